@@ -1,5 +1,5 @@
-//! The part of the [machine](super::delivery) that has to do with the disk: opening the spool, syncing
-//! it, and what happens where it fails.
+//! The part of the [machine](super::delivery) that opens and syncs the spool, and handles failures of
+//! the disk.
 
 use std::{sync::atomic::Ordering, time::Instant};
 
@@ -17,11 +17,10 @@ use super::{
 use crate::config::SpoolConfig;
 
 impl<P: Transport> Delivery<P> {
-    /// Wakes the sender, and syncs what was appended where that comes before anything else.
+    /// Wakes the sender, and syncs the spool if that is due with each batch.
     pub(super) fn appended(&self, mut backlog: Guard<'_>, records: usize) {
         let unsynced = match &mut *backlog {
             Backlog::Disk(spool) => {
-                let is_due = self.is_synced_at_once();
                 if self.health.disk_fails.swap(false, Ordering::Relaxed) {
                     let sink = &self.context.sink;
                     tracing::info!(
@@ -30,17 +29,14 @@ impl<P: Transport> Delivery<P> {
                         "writing to the spool again"
                     );
                 }
-                is_due.then(|| spool.take_unsynced())
+                let fsync = self.spool_config.as_ref().map(|config| config.fsync);
+                (fsync == Some(Fsync::Batch)).then(|| spool.take_unsynced())
             }
             Backlog::Memory(_) => None,
         };
         drop(backlog);
         self.context.events.put(|events| events.appended += records);
         unsynced.iter().for_each(|unsynced| self.sync(unsynced));
-    }
-
-    fn is_synced_at_once(&self) -> bool {
-        self.spool_config.as_ref().is_some_and(|config| config.fsync == Fsync::Batch)
     }
 
     pub(super) fn sync(&self, unsynced: &spool::Unsynced) {
@@ -67,9 +63,8 @@ impl<P: Transport> Delivery<P> {
     }
 
     pub(super) fn directory(&self) -> String {
-        self.spool_config
-            .as_ref()
-            .map_or(String::new(), |config| config.directory.display().to_string())
+        let config = self.spool_config.as_ref();
+        config.map_or(String::new(), |config| config.directory.display().to_string())
     }
 
     pub(super) fn log_lock_wait(&self) {
@@ -83,10 +78,10 @@ impl<P: Transport> Delivery<P> {
         );
     }
 
-    /// Opens the spool, and puts into it what waits in memory.
+    /// Opens the spool, and moves the records in memory to it.
     ///
     /// # Errors
-    /// [`Locked`](spool::Error::Locked) while another agent has it, and what else the spool says.
+    /// [`Locked`](spool::Error::Locked) while another agent has it, and others of the spool.
     pub(super) fn acquire_spool(&self) -> Result<(), spool::Error> {
         let Some(config) = &self.spool_config else { return Ok(()) };
         let mut spool = Spool::open(config)?;
@@ -120,7 +115,7 @@ impl<P: Transport> Delivery<P> {
         Ok(())
     }
 
-    /// Records of an older version of the schema may wait in it.
+    /// Requests the ids of older schemas that the spool has records of.
     fn want_schemas_of(&self, spool: &Spool) {
         let Some(ids) = &self.context.schema_ids else { return };
         let versions = spool.schema_versions();
@@ -152,8 +147,8 @@ pub(super) fn spool_config(config: &SpoolConfig) -> spool::Config {
     }
 }
 
-/// The clock for the age of records in the spool: the wall clock at the start, plus the time since
-/// then. Setting the wall clock meanwhile ages no record.
+/// The clock for the age of records in the spool: the wall clock at the start, plus the monotonic time
+/// since then. Setting the wall clock does not change a record's age.
 pub(super) struct Clock {
     started_ms: i64,
     started: Instant,
@@ -170,7 +165,6 @@ impl Clock {
     }
 }
 
-/// By the wall clock.
 pub(super) fn now_ms() -> i64 {
     jiff::Timestamp::now().as_millisecond()
 }

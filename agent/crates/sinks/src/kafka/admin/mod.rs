@@ -6,10 +6,9 @@ mod topic;
 use rdkafka::{
     ClientConfig, ClientContext,
     admin::AdminClient as RdAdminClient,
-    client::DefaultClientContext,
+    client::{Client, DefaultClientContext},
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::KafkaError,
-    types::RDKafka,
 };
 
 use super::{
@@ -56,7 +55,7 @@ impl AdminClient {
         C: ConsumerContext + ClientContext + 'static,
     {
         let consumer: BaseConsumer<C> = for_reader(&self.config).create_with_context(context)?;
-        self.authenticate(consumer.client().native_ptr())?;
+        self.authenticate(consumer.client())?;
         Ok(consumer)
     }
 
@@ -68,18 +67,18 @@ impl AdminClient {
             .set("enable.auto.commit", "false")
             .set("enable.partition.eof", "true");
         let consumer: BaseConsumer = config.create()?;
-        self.authenticate(consumer.client().native_ptr())?;
+        self.authenticate(consumer.client())?;
         Ok(consumer)
     }
 
     /// A client that administers the cluster.
     fn admin(&self) -> Result<RdAdminClient<DefaultClientContext>, KafkaError> {
         let admin: RdAdminClient<DefaultClientContext> = self.config.create()?;
-        self.authenticate(admin.inner().native_ptr())?;
+        self.authenticate(admin.inner())?;
         Ok(admin)
     }
 
-    fn authenticate(&self, client: *mut RDKafka) -> Result<(), KafkaError> {
+    fn authenticate<C: ClientContext>(&self, client: &Client<C>) -> Result<(), KafkaError> {
         match &self.token {
             Some(token) => auth::set_token(client, token).map_err(KafkaError::ClientCreation),
             None => Ok(()),

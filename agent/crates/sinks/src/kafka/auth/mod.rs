@@ -10,20 +10,14 @@ mod endpoint;
 mod token;
 
 use std::{
-    ffi::{CStr, CString},
     path::{Path, PathBuf},
-    ptr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use rdkafka::{
-    bindings::{rd_kafka_oauthbearer_set_token, rd_kafka_resp_err_t as Code},
-    producer::Producer as _,
-    types::RDKafka,
-};
+use rdkafka::{ClientContext, client::Client, producer::Producer as _};
 use tap53_base::{
     backoff::Backoff,
     files::read_secret_text,
@@ -79,7 +73,8 @@ impl TokenSource {
     /// being looked at.
     pub(super) fn renew(&self, producer: &PolledProducer) {
         let now = Timestamp::now();
-        let client = producer.client().native_ptr();
+        let client = producer.client();
+        let address = client.native_ptr() as usize;
         let mut current = self.current.lock();
         let latest = match &self.source {
             Source::File(path) => read_file(path, now),
@@ -94,7 +89,7 @@ impl TokenSource {
             (Err(_), Some((token, _))) if token.expires_at > now => token.clone(),
             (Err(why), _) => return self.log_error(&mut current, &why),
         };
-        let has_it = |(last, holder): &(Token, usize)| (last, *holder) == (&token, client as usize);
+        let has_it = |(last, holder): &(Token, usize)| (last, *holder) == (&token, address);
         if current.token.as_ref().is_some_and(has_it) {
             return;
         }
@@ -112,7 +107,7 @@ impl TokenSource {
                 token.expires_at
             );
         }
-        *current = Current { token: Some((token, client as usize)), logged_at: None };
+        *current = Current { token: Some((token, address)), logged_at: None };
     }
 
     /// Logs that there is no token, unless it was logged a moment ago.
@@ -154,31 +149,10 @@ fn fetch_now(endpoint: &TokenEndpoint) -> Result<Token, String> {
         .map_err(|error| format!("{}: {error}", endpoint.url))
 }
 
-/// Puts a token where librdkafka takes it from.
-pub(crate) fn set_token(client: *mut RDKafka, token: &Token) -> Result<(), String> {
-    let text = |text: &str| CString::new(text).map_err(|_| "a zero byte in a token".to_owned());
-    let (token_text, principal) = (text(token.text())?, text(&token.principal)?);
-    let mut why = [0; 256];
-    // SAFETY: the caller has the client alive; librdkafka copies both strings, takes no extensions
-    // where there are none, and writes a C string of at most that size.
-    let code = unsafe {
-        rd_kafka_oauthbearer_set_token(
-            client,
-            token_text.as_ptr(),
-            token.expires_at.as_millisecond(),
-            principal.as_ptr(),
-            ptr::null_mut(),
-            0,
-            why.as_mut_ptr(),
-            why.len(),
-        )
-    };
-    if code == Code::RD_KAFKA_RESP_ERR_NO_ERROR {
-        return Ok(());
-    }
-    // SAFETY: a C string, see above; zeros where nothing was written.
-    let why = unsafe { CStr::from_ptr(why.as_ptr()) };
-    Err(why.to_string_lossy().into_owned())
+/// Gives a client its token.
+pub(crate) fn set_token<C: ClientContext>(client: &Client<C>, token: &Token) -> Result<(), String> {
+    let expires_at_ms = token.expires_at.as_millisecond();
+    tap53_librdkafka::set_token(client, token.text(), &token.principal, expires_at_ms)
 }
 
 /// The thread that queries an authorization server, and its latest answer.

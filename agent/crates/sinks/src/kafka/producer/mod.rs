@@ -1,25 +1,23 @@
 //! The producer, and its replacement: after a fatal error, and when TLS has new files.
 
-mod polled;
 mod reports;
 pub(super) mod settings;
 mod statistics;
 
 use std::{
     cell::RefCell,
-    ffi::{CStr, CString},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use parking_lot::{Mutex, RwLock};
 use rdkafka::{
-    bindings::{rd_kafka_error_destroy, rd_kafka_error_string, rd_kafka_sasl_set_credentials},
     error::RDKafkaErrorCode,
     message::{Header, OwnedHeaders},
     producer::{BaseRecord, Producer as _, PurgeConfig},
 };
 use tap53_base::files::read_secret_text;
+use tap53_librdkafka as librdkafka;
 
 use super::{auth::TokenSource, context::SinkContext, origin::Origin};
 use crate::{
@@ -28,11 +26,12 @@ use crate::{
     registry::{FrameOutcome, SchemaIds},
 };
 
-pub(super) use polled::PolledProducer;
 pub(super) use reports::is_purged;
 use reports::{Callbacks, is_permanent};
 use settings::{Digest, certificates, client_config};
 pub use statistics::{Broker, Spread, Statistics};
+
+pub(super) type PolledProducer = librdkafka::PolledProducer<Callbacks>;
 
 /// The interval of librdkafka's statistics: it makes a JSON text of everything, partitions
 /// included, and its quantiles are of this long. Shorter than Prometheus' usual interval.
@@ -216,18 +215,20 @@ impl Producer {
         let mut known = self.password.lock();
         match read_secret_text(password_file) {
             Ok(password) if *known == password => {}
-            Ok(password) => match set_credentials(&self.current(), username, &password) {
-                Ok(()) => {
-                    *known = password;
-                    tracing::info!(event = "password_reloaded", sink, "password reloaded");
+            Ok(password) => {
+                match librdkafka::set_password(self.current().client(), username, &password) {
+                    Ok(()) => {
+                        *known = password;
+                        tracing::info!(event = "password_reloaded", sink, "password reloaded");
+                    }
+                    Err(why) => tracing::error!(
+                        event = "password_unusable",
+                        sink,
+                        why,
+                        "cannot use the new password"
+                    ),
                 }
-                Err(why) => tracing::error!(
-                    event = "password_unusable",
-                    sink,
-                    why,
-                    "cannot use the new password"
-                ),
-            },
+            }
             // While it is being replaced, and the old one still does.
             Err(error) => tracing::debug!(
                 event = "password_unreadable",
@@ -415,29 +416,12 @@ fn create(
     }
     let generation = context.generation.load(Ordering::Relaxed) + 1;
     let callbacks = Callbacks::new(context, generation);
-    let producer = PolledProducer::new(&config.name, &client, callbacks)?;
+    let sink = || config.name.clone();
+    let producer = PolledProducer::new(&client, callbacks).map_err(|error| match error {
+        librdkafka::Error::Configuration(cause) => Error::Kafka { sink: sink(), cause },
+        librdkafka::Error::Thread(cause) => Error::Thread { sink: sink(), cause },
+    })?;
     // Now it is the one in use. One is made at a time.
     context.generation.store(generation, Ordering::Relaxed);
     Ok((producer, password))
-}
-
-fn set_credentials(
-    producer: &PolledProducer,
-    username: &str,
-    password: &str,
-) -> Result<(), String> {
-    let text = |text| CString::new(text).map_err(|_| "a zero byte in it".to_owned());
-    let (username, password) = (text(username)?, text(password)?);
-    // SAFETY: the client lives as long as `producer`, and librdkafka copies both strings. The error
-    // is null or an object of ours, whose text lives until it is destroyed.
-    unsafe {
-        let client = producer.client().native_ptr();
-        let error = rd_kafka_sasl_set_credentials(client, username.as_ptr(), password.as_ptr());
-        if error.is_null() {
-            return Ok(());
-        }
-        let why = CStr::from_ptr(rd_kafka_error_string(error)).to_string_lossy().into_owned();
-        rd_kafka_error_destroy(error);
-        Err(why)
-    }
 }

@@ -83,6 +83,7 @@ fn what_is_counted_as_too_large_is_what_the_producer_refuses() {
     for (headers, key) in [(false, Key::None), (true, Key::ClientAddress)] {
         let cluster = cluster();
         let mut config = config(&cluster, None);
+        config.message_timeout = DEADLINE;
         config.options.insert("message.max.bytes".to_owned(), "10000".to_owned());
         (config.headers, config.key) = (headers, key);
         let kafka = open(&config, true).unwrap();
