@@ -5,6 +5,8 @@
 //! as long as its sink states. After [`Sink::close`] nothing is in flight. Sinks are shared by the
 //! workers.
 
+#![cfg_attr(not(test), forbid(unsafe_code))]
+
 pub mod config;
 mod container;
 mod file;

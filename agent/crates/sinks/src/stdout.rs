@@ -5,10 +5,8 @@
 //! written, the next batch begins with a line feed, so that it is never glued to what is there.
 
 use std::{
-    fs::File,
     io::{self, ErrorKind, Write},
-    mem::ManuallyDrop,
-    os::fd::{AsFd, BorrowedFd, FromRawFd},
+    os::fd::{AsFd, BorrowedFd},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -35,20 +33,12 @@ pub(super) struct Stdout<W = StandardOutput> {
     timings: SinkTimings,
 }
 
-/// The descriptor itself: what std has is buffered, and keeps a part of what it could not write.
-pub(super) struct StandardOutput(ManuallyDrop<File>);
-
-impl StandardOutput {
-    fn new() -> Self {
-        // SAFETY: descriptor 1 is open from before main (std opens /dev/null where it is not) and
-        // nothing here closes it, since it is never dropped.
-        Self(ManuallyDrop::new(unsafe { File::from_raw_fd(libc::STDOUT_FILENO) }))
-    }
-}
+/// Writes to the descriptor itself: std's buffer keeps the part that it could not write.
+pub(super) struct StandardOutput(io::Stdout);
 
 impl Write for StandardOutput {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
+        Ok(nix::unistd::write(&self.0, bytes)?)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -75,7 +65,7 @@ struct Lines<W> {
 
 impl Stdout {
     pub(super) fn new(format: Format, stop: Arc<Notify>) -> Self {
-        Self::to(StandardOutput::new(), format, stop)
+        Self::to(StandardOutput(io::stdout()), format, stop)
     }
 }
 

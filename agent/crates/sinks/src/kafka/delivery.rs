@@ -128,7 +128,7 @@ impl<P: Transport> Delivery<P> {
             producer: producer.clone(),
             router: Router::new(State::initial(mode, context.schema_ids.is_some())),
             health: Health::default(),
-            clock: Clock::new(),
+            clock: Clock::start(),
             spool_config: config.spool.as_ref().map(spool_config),
             schema_timeout: config.message_timeout,
             schemas: schemas.to_vec(),

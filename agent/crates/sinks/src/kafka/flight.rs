@@ -15,11 +15,9 @@ use std::{
 };
 
 use tap53_base::amount::Amount;
-use tap53_ledger::{Published, SinkCounts, SinkLoss};
+use tap53_ledger::{Published, SinkCounts, SinkLoss, WindowTracker};
 use tap53_records::encode::{Batch, WindowSlot};
 use tap53_spool::{Loss, Losses, Spool};
-
-use super::windows::WindowTracker;
 
 /// The account of a sink's records.
 pub(super) struct Accounts {
@@ -37,7 +35,7 @@ impl Accounts {
     pub(super) fn new(counts: Published<SinkCounts>) -> Self {
         Self {
             counts,
-            windows: WindowTracker::new(),
+            windows: WindowTracker::default(),
             oldest_at_ms: Published::new(None),
             is_written_off: AtomicBool::new(false),
         }

@@ -1,8 +1,7 @@
 //! The origin of a message, encoded in librdkafka's opaque number of the message.
 
+use tap53_ledger::WindowTracker;
 use tap53_records::encode::{Entry, WindowSlot};
-
-use super::windows;
 
 /// The origin of a message, which its delivery report returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +37,7 @@ pub(super) const TIME_MS: u64 = (1 << 24) - 1;
 
 /// The window slot is above the time, in 6 bits.
 const SLOT_BIT: u32 = 56;
-const _: () = assert!(windows::SLOTS <= 1 << 6);
+const _: () = assert!(WindowTracker::SLOTS <= 1 << 6);
 
 impl Origin {
     pub(super) fn memory(entry: &Entry, slot: WindowSlot) -> Self {

@@ -3,6 +3,7 @@
 
 use std::{sync::atomic::Ordering, time::Instant};
 
+use tap53_base::clock::{monotonic_ns, utc_offset_ns};
 use tap53_ledger::SinkLoss;
 use tap53_records::encode::SCHEMA_VERSION;
 use tap53_spool::{self as spool, Fsync, Spool};
@@ -150,18 +151,16 @@ pub(super) fn spool_config(config: &SpoolConfig) -> spool::Config {
 /// The clock for the age of records in the spool: the wall clock at the start, plus the monotonic time
 /// since then. Setting the wall clock does not change a record's age.
 pub(super) struct Clock {
-    started_ms: i64,
-    started: Instant,
+    utc_offset_ns: i64,
 }
 
 impl Clock {
-    pub(super) fn new() -> Self {
-        Self { started_ms: now_ms(), started: Instant::now() }
+    pub(super) fn start() -> Self {
+        Self { utc_offset_ns: utc_offset_ns() }
     }
 
     pub(super) fn now_ms(&self) -> i64 {
-        let passed_ms = i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX);
-        self.started_ms.saturating_add(passed_ms)
+        monotonic_ns().cast_signed().saturating_add(self.utc_offset_ns) / 1_000_000
     }
 }
 

@@ -221,10 +221,11 @@ impl Summaries {
         let is_delivered = outcome == Outcome::Delivered;
         match (&mut *backlog, id) {
             // One that was dropped meanwhile has been counted as lost.
-            (Backlog::Disk(spool), Some(id)) if is_delivered => match spool.acknowledge(id) {
-                Some(_) => self.count_delivered(),
-                None => {}
-            },
+            (Backlog::Disk(spool), Some(id)) if is_delivered => {
+                if spool.acknowledge(id).is_some() {
+                    self.count_delivered();
+                }
+            }
             (Backlog::Disk(spool), Some(id)) if is_rejected => spool.reject(id),
             (Backlog::Disk(spool), Some(id)) => spool.fail(id),
             _ if is_delivered => self.count_delivered(),

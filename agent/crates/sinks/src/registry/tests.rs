@@ -325,7 +325,7 @@ fn single_object(version: u8) -> Vec<u8> {
 
 fn framed(ids: &SchemaIds, version: u8) -> Option<Vec<u8>> {
     let mut out = Vec::new();
-    (ids.frame(&single_object(version), &mut out) == FrameOutcome::Yes).then_some(out)
+    (ids.frame(&single_object(version), &mut out) == FrameOutcome::Framed).then_some(out)
 }
 
 fn with_file(config: RegistryConfig, path: &Path) -> RegistryConfig {

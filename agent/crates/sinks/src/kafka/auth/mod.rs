@@ -1,10 +1,9 @@
-//! Tokens for SASL OAUTHBEARER: from a file that somebody renews, or from an authorization server.
+//! Tokens for SASL OAUTHBEARER, from a file or from an authorization server.
 //!
-//! librdkafka has one place for a token, which each connection and each re-authentication takes it
-//! from. A new token is put there as soon as there is one, by [`TokenSource::renew`] once a tick, so that
-//! nothing ever waits for one; librdkafka's own request for a refresh, at four fifths of a token's
-//! life, is not answered. A thread of its own queries an authorization server: it may take
-//! seconds, and librdkafka's thread has delivery reports to bring.
+//! librdkafka authenticates each connection with the token that was set last. [`TokenSource::renew`]
+//! sets a new one as soon as it is known, once a tick, so librdkafka's own request for one is not
+//! answered: an authorization server may take seconds, and that thread applies delivery reports. A
+//! separate thread queries the server.
 
 mod endpoint;
 mod token;
@@ -35,10 +34,9 @@ pub(crate) use token::Token;
 /// The pauses after a server has given no token.
 const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 
-/// However short the life of its tokens is, a server is not queried more often.
+/// The least interval between queries, however short the lifetime of the tokens is.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The source of a producer's tokens, and the one that the producer has.
 pub(super) struct TokenSource {
     sink: String,
     source: Source,
@@ -52,14 +50,14 @@ enum Source {
 
 #[derive(Default)]
 struct Current {
-    /// The latest one, and the client that has it, by its address.
+    /// The latest token, and the address of the client that has it.
     token: Option<(Token, usize)>,
     /// When an error was last logged.
     logged_at: Option<Instant>,
 }
 
 impl TokenSource {
-    /// `None` where no token is needed.
+    /// Starts the thread that queries a server; `None` if no token is needed.
     pub(super) fn open(sink: &str, sasl: Option<&SaslConfig>) -> Option<Self> {
         let source = match &sasl?.credentials {
             Credentials::Password { .. } => return None,
@@ -69,8 +67,8 @@ impl TokenSource {
         Some(Self { sink: sink.to_owned(), source, current: Mutex::default() })
     }
 
-    /// Gives the producer the latest token, unless it has it. What is wrong is logged, and goes on
-    /// being looked at.
+    /// Gives the producer the latest token, unless it has it. Errors are logged; the next call tries
+    /// again.
     pub(super) fn renew(&self, producer: &PolledProducer) {
         let now = Timestamp::now();
         let client = producer.client();
@@ -85,7 +83,7 @@ impl TokenSource {
         };
         let token = match (latest, &current.token) {
             (Ok(token), _) => token,
-            // A producer that was just made needs the one that there is.
+            // For a producer that was just created.
             (Err(_), Some((token, _))) if token.expires_at > now => token.clone(),
             (Err(why), _) => return self.log_error(&mut current, &why),
         };
@@ -110,7 +108,7 @@ impl TokenSource {
         *current = Current { token: Some((token, address)), logged_at: None };
     }
 
-    /// Logs that there is no token, unless it was logged a moment ago.
+    /// Logs that there is no token, unless it was logged within [`REMINDER_INTERVAL`].
     fn log_error(&self, current: &mut Current, why: &str) {
         let sink = &self.sink;
         if current.logged_at.is_some_and(|at| at.elapsed() < REMINDER_INTERVAL) {
@@ -121,8 +119,7 @@ impl TokenSource {
     }
 }
 
-/// A token for a client that lives for a moment: a file is read, a server is queried now. `None` where
-/// none is needed.
+/// Fetches a token now, from the file or the server; `None` if none is needed.
 pub(crate) fn fetch(sasl: Option<&SaslConfig>) -> Option<Result<Token, String>> {
     match &sasl?.credentials {
         Credentials::Password { .. } => None,
@@ -131,7 +128,8 @@ pub(crate) fn fetch(sasl: Option<&SaslConfig>) -> Option<Result<Token, String>> 
     }
 }
 
-/// On failure, the reason after the file's name.
+/// # Errors
+/// The file's name and the reason.
 fn read_file(path: &Path, now: Timestamp) -> Result<Token, String> {
     let token = match read_secret_text(path) {
         Ok(text) => Token::of_jwt(text.trim(), now).map_err(|why| why.to_string()),
@@ -140,7 +138,8 @@ fn read_file(path: &Path, now: Timestamp) -> Result<Token, String> {
     token.map_err(|why| format!("{}: {why}", path.display()))
 }
 
-/// On failure, the reason after the server's URL.
+/// # Errors
+/// The server's URL and the reason.
 fn fetch_now(endpoint: &TokenEndpoint) -> Result<Token, String> {
     let answer = http_client::block_on(endpoint::fetch(endpoint));
     answer
@@ -187,7 +186,7 @@ impl TokenFetcher {
     }
 }
 
-/// Four fifths of a token's life, so that there is time to retry.
+/// Returns four fifths of a token's lifetime, so that there is time to retry.
 fn until_renewal(token: &Token, now: Timestamp) -> Duration {
     let left = token.expires_at.duration_since(now);
     Duration::try_from(left).unwrap_or_default().mul_f64(0.8).max(MIN_INTERVAL)

@@ -1,4 +1,4 @@
-//! The producer, and its replacement: after a fatal error, and when TLS has new files.
+//! The producer, and its replacement after a fatal error or for new TLS files.
 
 mod reports;
 pub(super) mod settings;
@@ -33,66 +33,60 @@ pub use statistics::{Broker, Spread, Statistics};
 
 pub(super) type PolledProducer = librdkafka::PolledProducer<Callbacks>;
 
-/// The interval of librdkafka's statistics: it makes a JSON text of everything, partitions
-/// included, and its quantiles are of this long. Shorter than Prometheus' usual interval.
+/// The interval of librdkafka's statistics, and of their quantiles: below Prometheus' usual interval,
+/// and not too short, since librdkafka writes everything as JSON, partitions included.
 const STATISTICS_INTERVAL: Duration = Duration::from_secs(10);
 
 const NODE_HEADER: &str = "tap53-node";
 const SCHEMA_VERSION_HEADER: &str = "tap53-schema-version";
 
-/// Bytes that the headers of a message take at most, each with two varints of five bytes at most.
+/// Returns the most bytes that the headers of a message take, each with two varints of up to five
+/// bytes.
 pub(super) const fn headers_size(node: &str) -> usize {
-    /// Digits of a version.
-    const VERSION: usize = 10;
-    NODE_HEADER.len() + node.len() + SCHEMA_VERSION_HEADER.len() + VERSION + 2 * 2 * 5
+    const VERSION_DIGITS: usize = 10;
+    NODE_HEADER.len() + node.len() + SCHEMA_VERSION_HEADER.len() + VERSION_DIGITS + 2 * 2 * 5
 }
 
-/// A message to be sent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Message<'a> {
     pub(super) timestamp_ms: i64,
-    /// Empty for none.
+    /// Empty without a key.
     pub(super) key: &'a [u8],
     pub(super) value: &'a [u8],
 }
 
-/// The time that a replaced producer has to deliver its messages, where there is a spool. Then they
-/// are purged and requeued. Without a spool, they time out by themselves.
+/// The time for a replaced producer to deliver its messages if there is a spool; the rest is requeued.
+/// Without a spool, they time out.
 const OLD_FLUSH: Duration = Duration::from_secs(30);
 
 /// The time within which purged messages are reported.
 const PURGE_TIMEOUT: Duration = Duration::from_secs(2);
 
 thread_local! {
-    /// The buffer that values are framed in. librdkafka copies it.
+    /// The buffer for framed values, which librdkafka copies.
     static FRAMED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Reasons why librdkafka did not take a message.
+/// Reasons why the producer refuses a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// Its queue is full.
     QueueFull,
-    /// It never will take this one.
+    /// It can never be sent.
     Never,
-    /// For now it takes none.
+    /// The producer accepts no message at the moment.
     NotNow,
-    /// The id of its schema is not known yet.
+    /// Its schema id is not known yet.
     NoId,
 }
 
-/// Takes messages to brokers: the producer, or the model test's cluster.
+/// Sends messages to brokers: the producer, or the cluster of the model test.
 pub(super) trait Transport: Send + Sync + 'static {
-    /// A producer to be used for a while.
+    /// A producer, for a batch or so.
     type Handle;
 
-    /// The producer to use now.
     fn current(&self) -> Self::Handle;
 
-    /// Hands a message over, which is reported on by [`SinkContext::report`].
-    ///
-    /// # Errors
-    /// The reason why it was not taken; then it is not reported on.
+    /// Hands a message over. If it is accepted, [`SinkContext::report`] gets its delivery report.
     fn send(
         &self,
         producer: &Self::Handle,
@@ -101,38 +95,35 @@ pub(super) trait Transport: Send + Sync + 'static {
         message: &Message<'_>,
     ) -> Result<(), Refusal>;
 
-    /// Takes back all that is in flight, and waits until that is reported.
+    /// Purges everything in flight, and waits until that is reported.
     fn purge(&self);
 
-    /// Replaces a producer that had a fatal error; true if so. All that it had has been reported
-    /// then.
+    /// Replaces a producer with a fatal error, after all its messages are reported; true if there
+    /// was one.
     fn rebuild_if_fatal(&self) -> bool;
 }
 
-/// A producer that is replaced after a fatal error, as the idempotent producer may have one.
 pub(super) struct Producer {
     config: KafkaConfig,
     node: String,
     context: Arc<SinkContext>,
-    /// Ids of the schemas of summaries, where a registry gives them.
+    /// The ids of the summaries' schemas; `None` without a registry.
     summary_schema_ids: Option<Arc<SchemaIds>>,
     current: RwLock<Arc<PolledProducer>>,
-    /// The password that was last given to librdkafka; empty without SASL.
+    /// The password that librdkafka has; empty without SASL.
     password: Mutex<String>,
-    /// The source of tokens, if those authenticate this client.
     tokens: Option<TokenSource>,
     certificates: Mutex<Certificates>,
-    /// Those that were in use before and have something yet, and since when.
+    /// Replaced producers with messages in flight, and when they were replaced.
     replaced: Mutex<Vec<(Arc<PolledProducer>, Instant)>>,
-    /// Held while a producer is created.
     creating: Mutex<()>,
 }
 
-/// The files that TLS needs.
+/// Hashes of the files for TLS.
 struct Certificates {
-    /// As they were when the producer in use was made.
+    /// Those of the producer in use.
     used: Digest,
-    /// As they were when no producer could be made with them: that is said once.
+    /// Those that no producer could be created with, so that this is logged once.
     refused: Option<Digest>,
 }
 
@@ -156,7 +147,7 @@ impl Producer {
             current: RwLock::new(Arc::new(current)),
             password: Mutex::new(password),
             tokens,
-            // If they changed just now, that is found out in a moment.
+            // If they changed just now, the next tick notices.
             certificates: Mutex::new(Certificates {
                 used: certificates(config).unwrap_or([0; 32]),
                 refused: None,
@@ -206,8 +197,7 @@ impl Producer {
             })
     }
 
-    /// Gives librdkafka the password that is in its file now, where that is another one: from the
-    /// next connection on it is used.
+    /// Reads the password again, and gives a new one to librdkafka for its next connections.
     pub(super) fn reread_password(&self) {
         let sasl = self.config.sasl.as_ref().map(|sasl| &sasl.credentials);
         let Some(Credentials::Password { username, password_file }) = sasl else { return };
@@ -229,7 +219,7 @@ impl Producer {
                     ),
                 }
             }
-            // While it is being replaced, and the old one still does.
+            // For instance while it is being replaced.
             Err(error) => tracing::debug!(
                 event = "password_unreadable",
                 sink,
@@ -239,22 +229,21 @@ impl Producer {
         }
     }
 
-    /// Gives librdkafka the latest token, where tokens authenticate this client.
+    /// Gives librdkafka the latest token, if tokens authenticate this client.
     pub(super) fn renew_token(&self) {
         if let Some(tokens) = &self.tokens {
             tokens.renew(&self.current());
         }
     }
 
-    /// Makes a new producer where the files that TLS needs are other ones than before. The old one
-    /// delivers what it has.
+    /// Replaces the producer if the files for TLS have changed.
     pub(super) fn reread_certificates(&self) {
         let sink = &self.context.sink;
         let mut known = self.certificates.lock();
         let found = match certificates(&self.config) {
             Ok(found) if found != known.used => found,
             Ok(_) => return,
-            // While they are being replaced.
+            // For instance while they are being replaced.
             Err(error) => {
                 tracing::debug!(
                     event = "tls_files_unreadable",
@@ -270,7 +259,7 @@ impl Producer {
                 *known = Certificates { used: found, refused: None };
                 tracing::info!(event = "tls_files_reloaded", sink, "TLS files reloaded");
             }
-            // At the next look again.
+            // The next tick tries again.
             Err(error) if known.refused == Some(found) => {
                 tracing::debug!(
                     event = "tls_files_still_unusable",
@@ -286,7 +275,7 @@ impl Producer {
         }
     }
 
-    /// Makes a new producer, and lets the old one deliver what it has.
+    /// Replaces the producer. The old one delivers what it has.
     pub(super) fn renew(&self) -> Result<(), Error> {
         if let Some(old) = self.replace(&self.current())? {
             self.replaced.lock().push((old, Instant::now()));
@@ -294,8 +283,7 @@ impl Producer {
         Ok(())
     }
 
-    /// Puts a new producer in the place of `old`, and returns that; `None` where somebody else has
-    /// done so meanwhile.
+    /// Replaces `old`, and returns it; `None` if another thread has replaced it meanwhile.
     fn replace(&self, old: &Arc<PolledProducer>) -> Result<Option<Arc<PolledProducer>>, Error> {
         let _creating = self.creating.lock();
         if !Arc::ptr_eq(&self.current(), old) {
@@ -310,23 +298,21 @@ impl Producer {
         Ok(Some(old))
     }
 
-    /// Lets go of producers that were replaced and have nothing any more, and takes back what others
-    /// have not delivered in time.
+    /// Drops replaced producers without messages, and purges those that have not delivered in time.
     pub(super) fn look_after_replaced(&self, now: Instant) {
         let mut replaced = self.replaced.lock();
         replaced.retain(|(old, _)| old.in_flight_count() > 0);
         if self.context.requeues {
             for (old, since) in &*replaced {
                 if now.saturating_duration_since(*since) > OLD_FLUSH {
-                    // They are reported as failed.
                     old.purge(PurgeConfig::default().queue().inflight());
                 }
             }
         }
     }
 
-    /// Waits until all that is in flight has been reported, also by producers that were replaced;
-    /// false if that takes longer than `deadline`.
+    /// Waits until everything in flight is reported, also by replaced producers; false if that takes
+    /// longer than `deadline`.
     pub(super) fn flush(&self, deadline: Duration) -> bool {
         let until = Instant::now() + deadline;
         let replaced: Vec<_> = self.replaced.lock().iter().map(|(old, _)| old.clone()).collect();
@@ -359,12 +345,12 @@ impl Transport for Producer {
             return self.hand_over(producer, origin, schema_version, message);
         };
         FRAMED.with_borrow_mut(|framed| match schema_ids.frame(message.value, framed) {
-            FrameOutcome::Yes => {
+            FrameOutcome::Framed => {
                 let message = Message { value: framed, ..*message };
                 self.hand_over(producer, origin, schema_version, &message)
             }
-            FrameOutcome::NotYet => Err(Refusal::NoId),
-            FrameOutcome::Never => Err(Refusal::Never),
+            FrameOutcome::Pending => Err(Refusal::NoId),
+            FrameOutcome::Unknown => Err(Refusal::Never),
         })
     }
 
@@ -386,7 +372,7 @@ impl Transport for Producer {
                 tracing::info!(event = "producer_recreated", sink, "producer recreated");
                 true
             }
-            // At the next look again.
+            // The next call tries again.
             Err(error) => {
                 tracing::error!(event = "producer_not_recreated", sink, %error, "cannot recreate the producer");
                 false
@@ -395,8 +381,7 @@ impl Transport for Producer {
     }
 }
 
-/// Takes back all that a producer has, and waits until that is reported: purged messages are reported
-/// like any other.
+/// Purges everything that a producer has, and waits until it is reported.
 fn purge(producer: &PolledProducer, sink: &str) {
     producer.purge(PurgeConfig::default().queue().inflight());
     if let Err(error) = producer.flush(PURGE_TIMEOUT) {
@@ -404,7 +389,7 @@ fn purge(producer: &PolledProducer, sink: &str) {
     }
 }
 
-/// A producer, and the password that it has.
+/// Creates a producer; returns it with its password.
 fn create(
     config: &KafkaConfig,
     context: &Arc<SinkContext>,
@@ -421,7 +406,7 @@ fn create(
         librdkafka::Error::Configuration(cause) => Error::Kafka { sink: sink(), cause },
         librdkafka::Error::Thread(cause) => Error::Thread { sink: sink(), cause },
     })?;
-    // Now it is the one in use. One is made at a time.
+    // From now on, it is the one in use.
     context.generation.store(generation, Ordering::Relaxed);
     Ok((producer, password))
 }
