@@ -191,7 +191,7 @@ impl Sink for Files {
     }
 
     fn write(&self, batch: &Batch) {
-        let amount = Amount { records: batch.records(), messages: batch.messages() };
+        let amount = super::amount(batch);
         self.with_state(|state| {
             let appended = self.append(state, batch, amount);
             self.counts.update(|counts| {

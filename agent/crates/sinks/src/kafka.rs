@@ -43,7 +43,6 @@ use std::{
 };
 
 use tap53_base::{
-    amount::Amount,
     threads::{Background, JoinedThread},
     vitals::SinkTimings,
 };
@@ -51,7 +50,7 @@ use tap53_ledger::{Published, SinkCounts, SinkLoss};
 use tap53_records::encode::{Batch, Format, Key, Profile, WindowSlot};
 
 use super::{
-    Error, Sink, State, SummarySink,
+    Error, Sink, State, SummarySink, amount,
     registry::{Schema, SchemaIdRefresher},
     wait_budget::WaitBudget,
 };
@@ -138,10 +137,8 @@ impl Kafka {
     #[cold]
     fn without_too_large(&self, batch: &Batch) -> Batch {
         let rest = batch.up_to(self.max_record_bytes);
-        let lost = Amount {
-            records: batch.records() - rest.records(),
-            messages: batch.messages() - rest.messages(),
-        };
+        let mut lost = amount(batch);
+        lost -= amount(&rest);
         Flight::accept_part(&self.context.accounts, batch.slot(), lost).lost(SinkLoss::TooLarge);
         rest
     }

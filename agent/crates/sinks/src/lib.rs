@@ -12,6 +12,7 @@ mod container;
 mod file;
 pub mod http_client;
 mod kafka;
+mod oauth;
 mod queued;
 pub mod registry;
 mod stdout;
@@ -37,7 +38,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tap53_base::vitals::SinkTimings;
+use tap53_base::{amount::Amount, vitals::SinkTimings};
 use tap53_ledger::{Published, SinkCounts};
 use tap53_records::encode::{self, Batch, Format, Key, WindowSlot};
 use tokio::sync::Notify;
@@ -244,6 +245,10 @@ fn open_all(
 pub fn messages(stop: &Arc<Notify>) -> Named {
     let sink = Arc::new(stdout::Stdout::new(Format::Message, stop.clone()));
     Named { name: "stdout".to_owned(), sink }
+}
+
+pub(crate) fn amount(batch: &Batch) -> Amount {
+    Amount { records: batch.records(), messages: batch.messages() }
 }
 
 fn format(format: TextFormat, color: ColorChoice) -> Format {

@@ -32,7 +32,7 @@ use tap53_ledger::{Published, SinkCounts, SinkLoss};
 use tap53_records::encode::{Batch, Format, Key};
 use tokio::sync::Notify;
 
-use super::{Sink, wait_budget::WaitBudget};
+use super::{Sink, amount, wait_budget::WaitBudget};
 
 /// Batches that wait for the sink at most, without the one that it writes.
 const CHUNKS: usize = 8;
@@ -266,10 +266,6 @@ impl Queue {
 
 fn fits(last: &Batch, batch: &Batch) -> bool {
     last.bytes().len() + batch.bytes().len() <= CHUNK_BYTES
-}
-
-fn amount(batch: &Batch) -> Amount {
-    Amount { records: batch.records(), messages: batch.messages() }
 }
 
 impl Sink for QueuedSink {

@@ -159,7 +159,7 @@ impl<W: Write + AsFd + Send> Sink for Stdout<W> {
     }
 
     fn write(&self, batch: &Batch) {
-        let amount = Amount { records: batch.records(), messages: batch.messages() };
+        let amount = super::amount(batch);
         let mut out = self.out.lock();
         let (bytes, written) = out.write_batch(batch.bytes());
         let delivered = if written.is_ok() { amount } else { amount_within(batch, bytes) };

@@ -72,7 +72,6 @@ impl Owner for Flight {
 }
 
 /// A message in memory, with its guard.
-#[derive(Debug)]
 pub(super) struct QueuedMessage<T> {
     pub(super) owner: T,
     pub(super) timestamp_ms: i64,
@@ -87,12 +86,16 @@ impl<T: Owner> QueuedMessage<T> {
         Self { owner, timestamp_ms, key: key.to_vec(), value: value.to_vec() }
     }
 
-    /// Returns the approximate number of bytes that it takes in memory.
-    const fn size(&self) -> usize {
-        size_of::<Self>() + self.key.len() + self.value.len()
+    /// Returns the approximate number of bytes that a message takes in memory.
+    const fn size_of(message: &Message<'_>) -> usize {
+        size_of::<Self>() + message.key.len() + message.value.len()
     }
 
-    fn message(&self) -> Message<'_> {
+    fn size(&self) -> usize {
+        Self::size_of(&self.message())
+    }
+
+    pub(super) fn message(&self) -> Message<'_> {
         Message { timestamp_ms: self.timestamp_ms, key: &self.key, value: &self.value }
     }
 
@@ -103,19 +106,6 @@ impl<T: Owner> QueuedMessage<T> {
             key: &self.key,
             value: &self.value,
         }
-    }
-
-    /// Sends it before the backlog; returns it if the producer refuses it.
-    pub(super) fn send_by(
-        self,
-        send: impl FnOnce(Origin, &Message<'_>) -> Result<(), Refusal>,
-    ) -> Result<(), Self> {
-        match send(self.owner.in_memory(), &self.message()) {
-            Ok(()) => self.owner.hand_over(),
-            Err(Refusal::Never) => self.owner.reject(),
-            Err(_) => return Err(self),
-        }
-        Ok(())
     }
 }
 
@@ -136,19 +126,15 @@ impl<T: Owner> Buffer<T> {
         self.waiting.len()
     }
 
-    /// Appends a message, or returns it if there is no room.
-    pub(super) fn push(
-        &mut self,
-        queued: QueuedMessage<T>,
-        now: Instant,
-    ) -> Result<(), QueuedMessage<T>> {
-        let bytes = self.bytes + queued.size();
-        if bytes > self.max_bytes || self.waiting.len() >= self.max_messages {
-            return Err(queued);
-        }
-        self.bytes = bytes;
+    pub(super) fn has_room(&self, message: &Message<'_>) -> bool {
+        self.len() < self.max_messages
+            && self.bytes + QueuedMessage::<T>::size_of(message) <= self.max_bytes
+    }
+
+    /// Appends a message, which there is room for.
+    pub(super) fn push(&mut self, queued: QueuedMessage<T>, now: Instant) {
+        self.bytes += queued.size();
         self.waiting.push_back((now, queued));
-        Ok(())
     }
 
     /// Inserts a message by its timestamp, drops the oldest ones if there is no room, and returns

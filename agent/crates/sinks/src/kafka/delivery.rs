@@ -280,12 +280,12 @@ impl<P: Transport> Delivery<P> {
         let now = Instant::now();
         for (index, (key, value, entry)) in batch.iter_keyed().enumerate().skip(from) {
             let message = Message { timestamp_ms: entry.timestamp_ms, key, value };
-            let amount = Amount::record(u64::from(entry.messages));
-            let owner = flight.split(amount).keep(&self.context.accounts);
-            if let Err(refused) = buffer.push(QueuedMessage::new(owner, &message), now) {
-                flight.join(refused.owner);
+            if !buffer.has_room(&message) {
                 return index;
             }
+            let amount = Amount::record(u64::from(entry.messages));
+            let owner = flight.split(amount).keep(&self.context.accounts);
+            buffer.push(QueuedMessage::new(owner, &message), now);
         }
         batch.entries()
     }
@@ -309,11 +309,10 @@ impl<P: Transport> Delivery<P> {
             let error = match &mut *backlog {
                 Backlog::Memory(buffer) => {
                     let now = Instant::now();
-                    while let Some(record) = records.pop_front() {
-                        if let Err(refused) = buffer.push(record, now) {
-                            records.push_front(refused);
-                            break;
-                        }
+                    while records.front().is_some_and(|r| buffer.has_room(&r.message()))
+                        && let Some(record) = records.pop_front()
+                    {
+                        buffer.push(record, now);
                     }
                     let is_full = !records.is_empty();
                     is_full.then(|| "another agent has locked it, and memory is full".to_owned())

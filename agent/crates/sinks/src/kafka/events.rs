@@ -23,14 +23,13 @@ pub(super) enum Outcome {
 }
 
 /// A record to requeue, which was in memory alone.
-#[derive(Debug)]
 pub(super) struct FailedDelivery {
     pub(super) record: QueuedMessage<Flight>,
     pub(super) outcome: Outcome,
 }
 
 /// The events that the sender has not yet applied.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Events {
     /// Delivery reports on records of the spool, by id.
     pub(super) reports: Vec<(u64, Outcome)>,
@@ -47,7 +46,7 @@ impl Events {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct DeliveryEvents {
     inbox: Mutex<Events>,
     arrived: Condvar,

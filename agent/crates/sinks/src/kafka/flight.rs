@@ -101,7 +101,6 @@ fn add_losses(counts: &mut SinkCounts, losses: &Losses) {
 
 /// The guard of records of one window that are in memory alone; see the [module](self).
 #[must_use = "records whose guard is dropped count as lost"]
-#[derive(Debug)]
 pub(super) struct Flight<A: Deref<Target = Accounts> = Arc<Accounts>> {
     accounts: A,
     slot: WindowSlot,
@@ -110,17 +109,10 @@ pub(super) struct Flight<A: Deref<Target = Accounts> = Arc<Accounts>> {
     is_launched: bool,
 }
 
-impl std::fmt::Debug for Accounts {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Accounts").finish_non_exhaustive()
-    }
-}
-
 impl<'a> Flight<&'a Accounts> {
     /// Guards a batch that a worker hands over.
     pub(super) fn accept(accounts: &'a Accounts, batch: &Batch) -> Self {
-        let amount = Amount { records: batch.records(), messages: batch.messages() };
-        Self::accept_part(accounts, batch.slot(), amount)
+        Self::accept_part(accounts, batch.slot(), crate::amount(batch))
     }
 
     /// Guards a part of such a batch.
@@ -173,12 +165,6 @@ impl<A: Deref<Target = Accounts>> Flight<A> {
         self.amount -= part;
         let (slot, is_launched) = (self.slot, self.is_launched);
         Flight { accounts: &*self.accounts, slot, amount: part, is_launched }
-    }
-
-    /// Joins a part that was split off.
-    pub(super) fn join<B: Deref<Target = Accounts>>(&mut self, mut part: Flight<B>) {
-        debug_assert_eq!((self.slot, self.is_launched), (part.slot, part.is_launched));
-        self.amount += std::mem::take(&mut part.amount);
     }
 
     /// librdkafka has accepted one of them: from now on, its opaque number is the guard.

@@ -9,10 +9,10 @@ use tap53_records::encode::SCHEMA_VERSION;
 use tap53_spool::{self as spool, Fsync, Spool};
 
 use super::{
-    backlog::{Backlog, QueuedMessage, move_piece},
+    backlog::{Backlog, Owner, QueuedMessage, move_piece},
     delivery::{Delivery, Guard},
     flight::Flight,
-    producer::{Message, Transport},
+    producer::{Refusal, Transport},
     route::Event,
 };
 use crate::config::SpoolConfig;
@@ -129,11 +129,11 @@ impl<P: Transport> Delivery<P> {
 
     fn send_or_lose(&self, record: QueuedMessage<Flight>) {
         let producer = self.producer.current();
-        let version = SCHEMA_VERSION.unsigned_abs();
-        let send =
-            |origin, message: &Message<'_>| self.producer.send(&producer, origin, version, message);
-        if let Err(record) = record.send_by(send) {
-            record.owner.lost(SinkLoss::SpoolFailed);
+        let (origin, version) = (record.owner.in_memory(), Flight::SCHEMA_VERSION);
+        match self.producer.send(&producer, origin, version, &record.message()) {
+            Ok(()) => Owner::hand_over(record.owner),
+            Err(Refusal::Never) => record.owner.reject(),
+            Err(_) => record.owner.lost(SinkLoss::SpoolFailed),
         }
     }
 }

@@ -71,7 +71,6 @@ pub(super) struct Summaries {
 }
 
 /// The guard of a summary. It does nothing: a summary counts as waiting until it is delivered or lost.
-#[derive(Debug)]
 pub(super) struct WaitingSummary;
 
 impl Owner for WaitingSummary {
@@ -95,7 +94,6 @@ impl Owner for WaitingSummary {
 }
 
 /// A delivery report of a summary.
-#[derive(Debug)]
 pub(super) struct SummaryReport {
     /// Its id in the spool.
     pub(super) id: Option<u64>,

@@ -11,7 +11,7 @@ use http::{
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION, RETRY_AFTER},
 };
 use http_body_util::Full;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, de::DeserializeOwned};
 
 use super::error::Error;
 use crate::{
@@ -49,11 +49,6 @@ pub struct Client {
     authorization: Option<HeaderValue>,
     requests: u64,
     failures: u64,
-}
-
-#[derive(Serialize)]
-struct SchemaRequest<'a> {
-    schema: &'a str,
 }
 
 #[derive(Deserialize)]
@@ -164,15 +159,14 @@ impl Client {
     }
 
     async fn post<T: DeserializeOwned>(&self, url: &str, schema: &str) -> Result<Option<T>, Error> {
-        let unsent =
-            |error: &dyn std::fmt::Display| http_client::Error::Unreachable(error.to_string());
-        let body = serde_json::to_vec(&SchemaRequest { schema }).map_err(|error| unsent(&error))?;
+        let unsent = |error: http::Error| http_client::Error::Unreachable(error.to_string());
+        let body = serde_json::json!({"schema": schema}).to_string();
         let mut request =
             Request::post(url).header(CONTENT_TYPE, MEDIA_TYPE).header(ACCEPT, ACCEPTED);
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
-        let request = request.body(Full::new(body.into())).map_err(|error| unsent(&error))?;
+        let request = request.body(Full::new(body.into())).map_err(unsent)?;
         let answer = self.http.send(request).await?;
         let (status, body) = (answer.status, &answer.body);
         if status.is_success() {

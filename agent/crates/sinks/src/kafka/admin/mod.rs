@@ -12,10 +12,10 @@ use rdkafka::{
 };
 
 use super::{
-    auth::{self, Token},
+    auth,
     producer::settings::{connection, for_reader},
 };
-use crate::{Error, config::KafkaConfig};
+use crate::{Error, config::KafkaConfig, oauth::Token};
 
 pub(super) use topic::TopicCreator;
 

@@ -13,6 +13,7 @@ use std::{
 };
 
 use proptest::{prelude::*, test_runner::Config as Runner};
+use tap53_base::amount::Amount;
 use tap53_records::encode::{Record, fingerprint};
 use tap53_spool::Spool;
 

@@ -5,11 +5,8 @@
 //! answered: an authorization server may take seconds, and that thread applies delivery reports. A
 //! separate thread queries the server.
 
-mod endpoint;
-mod token;
-
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -19,17 +16,14 @@ use parking_lot::Mutex;
 use rdkafka::{ClientContext, client::Client, producer::Producer as _};
 use tap53_base::{
     backoff::Backoff,
-    files::read_secret_text,
     threads::{Background, Requests, Round},
 };
 
 use super::{context::REMINDER_INTERVAL, producer::PolledProducer};
 use crate::{
     config::{Credentials, SaslConfig, TokenEndpoint},
-    http_client,
+    oauth::{self, Token},
 };
-
-pub(crate) use token::Token;
 
 /// The pauses after a server has given no token.
 const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
@@ -75,17 +69,15 @@ impl TokenSource {
         let address = client.native_ptr() as usize;
         let mut current = self.current.lock();
         let latest = match &self.source {
-            Source::File(path) => read_file(path, now),
-            Source::Endpoint(fetcher) => match fetcher.latest() {
-                None => return,
-                Some(latest) => latest,
-            },
+            Source::File(path) => Some(oauth::read_file(path)),
+            Source::Endpoint(fetcher) => fetcher.latest.lock().clone(),
         };
         let token = match (latest, &current.token) {
-            (Ok(token), _) => token,
+            (None, _) => return,
+            (Some(Ok(token)), _) => token,
             // For a producer that was just created.
-            (Err(_), Some((token, _))) if token.expires_at > now => token.clone(),
-            (Err(why), _) => return self.log_error(&mut current, &why),
+            (Some(Err(_)), Some((token, _))) if token.expires_at > now => token.clone(),
+            (Some(Err(why)), _) => return self.log_error(&mut current, &why),
         };
         let has_it = |(last, holder): &(Token, usize)| (last, *holder) == (&token, address);
         if current.token.as_ref().is_some_and(has_it) {
@@ -123,29 +115,9 @@ impl TokenSource {
 pub(crate) fn fetch(sasl: Option<&SaslConfig>) -> Option<Result<Token, String>> {
     match &sasl?.credentials {
         Credentials::Password { .. } => None,
-        Credentials::TokenFile { token_file } => Some(read_file(token_file, Timestamp::now())),
-        Credentials::TokenEndpoint(endpoint) => Some(fetch_now(endpoint)),
+        Credentials::TokenFile { token_file } => Some(oauth::read_file(token_file)),
+        Credentials::TokenEndpoint(endpoint) => Some(oauth::request(endpoint)),
     }
-}
-
-/// # Errors
-/// The file's name and the reason.
-fn read_file(path: &Path, now: Timestamp) -> Result<Token, String> {
-    let token = match read_secret_text(path) {
-        Ok(text) => Token::of_jwt(text.trim(), now).map_err(|why| why.to_string()),
-        Err(error) => Err(format!("cannot be read: {error}")),
-    };
-    token.map_err(|why| format!("{}: {why}", path.display()))
-}
-
-/// # Errors
-/// The server's URL and the reason.
-fn fetch_now(endpoint: &TokenEndpoint) -> Result<Token, String> {
-    let answer = http_client::block_on(endpoint::fetch(endpoint));
-    answer
-        .map_err(endpoint::Error::from)
-        .flatten()
-        .map_err(|error| format!("{}: {error}", endpoint.url))
 }
 
 /// Gives a client its token.
@@ -156,8 +128,8 @@ pub(crate) fn set_token<C: ClientContext>(client: &Client<C>, token: &Token) -> 
 
 /// The thread that queries an authorization server, and its latest answer.
 struct TokenFetcher {
+    /// `None` before the first.
     latest: Arc<Mutex<Option<Result<Token, String>>>>,
-    /// Ends with this.
     _thread: Option<Background>,
 }
 
@@ -166,9 +138,9 @@ impl TokenFetcher {
         let latest = Arc::new(Mutex::new(None));
         let (endpoint, answers) = (endpoint.clone(), latest.clone());
         let started = Background::start("kafka-token", Requests::default(), BACKOFF, move || {
-            let answer = fetch_now(&endpoint);
+            let answer = oauth::request(&endpoint);
             let round = match &answer {
-                Ok(token) => Round::Done(Some(until_renewal(token, Timestamp::now()))),
+                Ok(token) => Round::Done(Some(token.until_renewal().max(MIN_INTERVAL))),
                 Err(_) => Round::Failed(Duration::ZERO),
             };
             *answers.lock() = Some(answer);
@@ -179,15 +151,4 @@ impl TokenFetcher {
         }
         Self { latest, _thread: started.ok() }
     }
-
-    /// The latest answer; `None` before the first.
-    fn latest(&self) -> Option<Result<Token, String>> {
-        self.latest.lock().clone()
-    }
-}
-
-/// Returns four fifths of a token's lifetime, so that there is time to retry.
-fn until_renewal(token: &Token, now: Timestamp) -> Duration {
-    let left = token.expires_at.duration_since(now);
-    Duration::try_from(left).unwrap_or_default().mul_f64(0.8).max(MIN_INTERVAL)
 }

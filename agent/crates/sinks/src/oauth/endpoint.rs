@@ -51,16 +51,16 @@ struct ErrorResponse {
 }
 
 /// Requests a token. The files are read again each time.
-pub(super) async fn fetch(endpoint: &TokenEndpoint) -> Result<Token, Error> {
+pub(super) async fn request(endpoint: &TokenEndpoint) -> Result<Token, Error> {
     let requested_at = Timestamp::now();
-    let request = request(endpoint)?;
+    let message = message(endpoint)?;
     let url = std::slice::from_ref(&endpoint.url);
     let client = Client::new(url, endpoint.ca_file.as_deref(), TIMEOUT, MAX_ANSWER)?;
-    let answer = client.send(request).await?;
+    let answer = client.send(message).await?;
     read(answer.status, &answer.body, &endpoint.client_id, requested_at)
 }
 
-fn request(endpoint: &TokenEndpoint) -> Result<Request<Full<Bytes>>, http_client::Error> {
+fn message(endpoint: &TokenEndpoint) -> Result<Request<Full<Bytes>>, http_client::Error> {
     let path = &endpoint.client_secret_file;
     let secret = secret(path)?;
     // RFC 6749 §2.3.1: both as in a form, then as a user and a password.

@@ -1,6 +1,6 @@
 //! A token, with its principal and its expiry. The broker checks its signature.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use data_encoding::BASE64URL_NOPAD;
 use jiff::{SignedDuration, Timestamp};
@@ -14,8 +14,8 @@ const MAX_BYTES: usize = 400 << 10;
 pub struct Token {
     text: String,
     /// Its owner, for logs.
-    pub(super) principal: String,
-    pub(super) expires_at: Timestamp,
+    pub(crate) principal: String,
+    pub(crate) expires_at: Timestamp,
 }
 
 /// As its `Display`, without the secret text.
@@ -34,7 +34,7 @@ impl fmt::Display for Token {
 
 /// Reasons why a text is no usable token.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Unusable {
+pub(super) enum Unusable {
     #[error("it is empty")]
     Empty,
     #[error("it is longer than brokers take")]
@@ -93,8 +93,14 @@ impl Token {
         Ok(Self { text: text.to_owned(), principal, expires_at })
     }
 
+    /// Returns four fifths of its lifetime, so that there is time to retry the request for the next.
+    pub(crate) fn until_renewal(&self) -> Duration {
+        let left = self.expires_at.duration_since(Timestamp::now());
+        Duration::try_from(left).unwrap_or_default().mul_f64(0.8)
+    }
+
     /// Returns the secret text, which must not be shown.
-    pub(super) fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         &self.text
     }
 }
