@@ -22,7 +22,7 @@ use tap53_base::{
 use tap53_ledger::{Published, SinkCounts, SinkLoss};
 use tap53_records::encode::{Batch, Format};
 
-use super::{Error, Sink, container::Container};
+use super::{OpenError, Sink, container::Container};
 use crate::config::{FileCodec, FileConfig};
 
 /// Files one after the other.
@@ -53,9 +53,8 @@ struct Open {
 
 impl Files {
     /// Checks that the directory can be written to, so that a mistake shows at the start.
-    pub(super) fn open(config: &FileConfig, node: &str) -> Result<Self, Error> {
-        let refused = |action, cause| Error::File {
-            sink: config.name.clone(),
+    pub(super) fn open(config: &FileConfig, node: &str) -> Result<Self, OpenError> {
+        let refused = |action, cause| OpenError::File {
             action,
             path: config.directory.display().to_string(),
             cause,

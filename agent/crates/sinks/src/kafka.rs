@@ -47,14 +47,14 @@ use tap53_base::{
     vitals::SinkTimings,
 };
 use tap53_ledger::{Published, SinkCounts, SinkLoss};
-use tap53_records::encode::{Batch, Format, Key, Profile, WindowSlot};
+use tap53_records::encode::{self, Batch, Format, Key, Profile, WindowSlot};
 
 use super::{
-    Error, Sink, State, SummarySink, amount,
+    OpenError, Sink, State, SummarySink, amount,
     registry::{Schema, SchemaIdRefresher},
     wait_budget::WaitBudget,
 };
-use crate::config::{KafkaConfig, SummaryConfig};
+use crate::config::KafkaConfig;
 pub use producer::{Broker, Spread, Statistics};
 use tap53_spool as spool;
 
@@ -65,7 +65,6 @@ use producer::{Producer, Transport as _};
 use sender::Sender;
 use summaries::Summaries;
 
-/// The sink.
 pub(super) struct Kafka {
     key: Key,
     profile: Profile,
@@ -88,25 +87,20 @@ impl Kafka {
         node: &str,
         watches: bool,
         wait_budget: Option<WaitBudget>,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, OpenError> {
         warn(config);
-        let sink = || config.name.clone();
         let counts = Published::default();
-        let thread = |cause| Error::Thread { sink: sink(), cause };
-        let schemas = Schema::of_transactions(config.profile)
-            .map_err(|cause| Error::Encode { sink: sink(), cause })?;
-        let [of_records, of_summaries] = refreshers(config, &schemas, &counts)?;
-        let ids = |refresher: &Option<SchemaIdRefresher>| Some(refresher.as_ref()?.ids().clone());
-        let context = SinkContext::new(config, counts, ids(&of_records), watches);
-        let context = Arc::new(context);
-        let producer = Producer::open(config, node, &context, ids(&of_summaries))?;
-        let producer = Arc::new(producer);
-        let delivery = Delivery::new(config, &context, &producer, &schemas, wait_budget);
-        let delivery = Arc::new(delivery);
+        let schemas = Schema::of_transactions(config.profile).map_err(OpenError::Encode)?;
+        let refreshers = refreshers(config, &schemas, &counts).map_err(OpenError::Encode)?;
+        let [of_records, of_summaries] = refreshers;
+        let ids = |refresher: &Option<SchemaIdRefresher>| Some(refresher.as_ref()?.ids.clone());
+        let context = Arc::new(SinkContext::new(config, counts, ids(&of_records), watches));
+        let producer = Arc::new(Producer::open(config, node, &context, ids(&of_summaries))?);
+        let delivery = Arc::new(Delivery::new(config, &context, &producer, &schemas, wait_budget));
         match delivery.acquire_spool() {
             Ok(()) => {}
             Err(spool::Error::Locked(_)) => delivery.log_lock_wait(),
-            Err(cause) => return Err(Error::Spool { sink: sink(), cause }),
+            Err(cause) => return Err(OpenError::Spool(cause)),
         }
         let replay_records_per_s = config.spool.as_ref().and_then(|s| s.replay_records_per_s);
         let waits = config.spool.is_some() || config.registry.is_some();
@@ -114,7 +108,7 @@ impl Kafka {
             .then(|| Sender::new(delivery.clone(), replay_records_per_s, Instant::now()))
             .map(Sender::start)
             .transpose()
-            .map_err(thread)?;
+            .map_err(OpenError::Thread)?;
         let summaries = Summaries::open(config, &context, &delivery, &producer)?;
         // Last: the schemas of the spool's records are known now.
         let refreshers = [of_records, of_summaries].into_iter().flatten();
@@ -128,7 +122,7 @@ impl Kafka {
             delivery,
             sender,
             summaries,
-            _refreshers: refreshers.map_err(thread)?,
+            _refreshers: refreshers.map_err(OpenError::Thread)?,
         })
     }
 
@@ -243,18 +237,16 @@ fn refreshers(
     config: &KafkaConfig,
     schemas: &[Schema],
     counts: &Published<SinkCounts>,
-) -> Result<[Option<SchemaIdRefresher>; 2], Error> {
+) -> Result<[Option<SchemaIdRefresher>; 2], encode::Error> {
     let Some(registry) = &config.registry else { return Ok([None, None]) };
     let refresher = |topic: &str, schemas| {
-        SchemaIdRefresher::new(registry, &config.name, topic, schemas, counts.clone())
+        Some(SchemaIdRefresher::new(registry, &config.name, topic, schemas, counts.clone()))
     };
-    let of_summary_topic = |summary: &SummaryConfig| {
-        let schemas = Schema::of_summaries()
-            .map_err(|cause| Error::Encode { sink: config.name.clone(), cause })?;
-        Ok(refresher(&summary.topic, schemas))
+    let of_summaries = match &config.summary {
+        Some(summary) => refresher(&summary.topic, Schema::of_summaries()?),
+        None => None,
     };
-    let of_summaries = config.summary.as_ref().map(of_summary_topic).transpose()?;
-    Ok([Some(refresher(&config.topic, schemas.to_vec())), of_summaries])
+    Ok([refresher(&config.topic, schemas.to_vec()), of_summaries])
 }
 
 /// Logs settings that are allowed and risky.

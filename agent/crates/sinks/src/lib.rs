@@ -45,15 +45,23 @@ use tokio::sync::Notify;
 
 use crate::config::{ColorChoice, SinkConfig, TextFormat};
 
-/// Reasons why a sink cannot be opened. Each message holds its cause, so none is a `source()`,
-/// which printing a chain would repeat.
+/// The failure to open a sink.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+#[error("sink {sink}: {cause}")]
+pub struct Error {
+    /// Name of the sink.
+    pub sink: String,
+    /// The reason. It is not the `source()`, which would print it twice.
+    pub cause: OpenError,
+}
+
+/// Reasons why a sink cannot be opened. Each message has its cause, so none is a `source()`, which
+/// would print it twice.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
     /// The file system refused.
-    #[error("sink {sink}: cannot {action} {path}: {cause}")]
+    #[error("cannot {action} {path}: {cause}")]
     File {
-        /// Name of the sink.
-        sink: String,
         /// The action that failed.
         action: &'static str,
         /// The file.
@@ -62,37 +70,17 @@ pub enum Error {
         cause: std::io::Error,
     },
     /// librdkafka refused its configuration.
-    #[error("sink {sink}: librdkafka refuses the configuration: {cause}")]
-    Kafka {
-        /// Name of the sink.
-        sink: String,
-        /// The cause.
-        cause: rdkafka::error::KafkaError,
-    },
+    #[error("librdkafka refuses the configuration: {0}")]
+    Kafka(rdkafka::error::KafkaError),
     /// A thread of the sink cannot be started.
-    #[error("sink {sink}: cannot start a thread: {cause}")]
-    Thread {
-        /// Name of the sink.
-        sink: String,
-        /// The cause.
-        cause: std::io::Error,
-    },
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
     /// The spool cannot be opened.
-    #[error("sink {sink}: {cause}")]
-    Spool {
-        /// Name of the sink.
-        sink: String,
-        /// The cause.
-        cause: tap53_spool::Error,
-    },
+    #[error("{0}")]
+    Spool(tap53_spool::Error),
     /// The schema does not parse.
-    #[error("sink {sink}: {cause}")]
-    Encode {
-        /// Name of the sink.
-        sink: String,
-        /// The cause.
-        cause: encode::Error,
-    },
+    #[error("{0}")]
+    Encode(encode::Error),
 }
 
 /// Takes batches of encoded records.
@@ -180,8 +168,7 @@ pub fn build(
     stop: &Arc<Notify>,
 ) -> Result<Vec<Named>, Error> {
     open_all(configs, node, Purpose::Live { watches }, stop, |name, sink| {
-        let failed = |cause| Error::Thread { sink: name.to_owned(), cause };
-        Ok(Arc::new(queued::QueuedSink::start(name, sink, stop).map_err(failed)?))
+        Ok(Arc::new(queued::QueuedSink::start(name, sink, stop).map_err(OpenError::Thread)?))
     })
 }
 
@@ -215,29 +202,32 @@ fn open_all(
     node: &str,
     purpose: Purpose,
     stop: &Arc<Notify>,
-    share: impl Fn(&str, Box<dyn Sink>) -> Result<Arc<dyn Sink>, Error>,
+    share: impl Fn(&str, Box<dyn Sink>) -> Result<Arc<dyn Sink>, OpenError>,
 ) -> Result<Vec<Named>, Error> {
-    configs
-        .iter()
-        .map(|config| {
-            let name = config.name();
-            let sink = match config {
-                SinkConfig::Stdout(stdout) => {
-                    let format = format(stdout.format, stdout.color);
-                    share(name, Box::new(stdout::Stdout::new(format, stop.clone())))?
-                }
-                SinkConfig::File(file) => share(name, Box::new(file::Files::open(file, node)?))?,
-                SinkConfig::Kafka(kafka) => {
-                    let (watches, wait_budget) = match purpose {
-                        Purpose::Live { watches } => (watches, Some(WaitBudget::default())),
-                        Purpose::Replay => (false, None),
-                    };
-                    Arc::new(kafka::Kafka::open(kafka, node, watches, wait_budget)?)
-                }
-            };
-            Ok(Named { name: name.to_owned(), sink })
+    let open = |config: &SinkConfig| -> Result<Arc<dyn Sink>, OpenError> {
+        Ok(match config {
+            SinkConfig::Stdout(stdout) => {
+                let format = format(stdout.format, stdout.color);
+                share(&stdout.name, Box::new(stdout::Stdout::new(format, stop.clone())))?
+            }
+            SinkConfig::File(file) => share(&file.name, Box::new(file::Files::open(file, node)?))?,
+            SinkConfig::Kafka(kafka) => {
+                let (watches, wait_budget) = match purpose {
+                    Purpose::Live { watches } => (watches, Some(WaitBudget::default())),
+                    Purpose::Replay => (false, None),
+                };
+                Arc::new(kafka::Kafka::open(kafka, node, watches, wait_budget)?)
+            }
         })
-        .collect()
+    };
+    let open = |config: &SinkConfig| {
+        let name = config.name().to_owned();
+        match open(config) {
+            Ok(sink) => Ok(Named { name, sink }),
+            Err(cause) => Err(Error { sink: name, cause }),
+        }
+    };
+    configs.iter().map(open).collect()
 }
 
 /// Standard output, with a line for each message; for records of one message each.

@@ -39,7 +39,11 @@ pub(super) struct TokenSource {
 
 enum Source {
     File(PathBuf),
-    Endpoint(TokenFetcher),
+    /// The latest answer of an authorization server, and the thread that queries it.
+    Endpoint {
+        latest: Arc<Mutex<Option<Result<Token, String>>>>,
+        _thread: Option<Background>,
+    },
 }
 
 #[derive(Default)]
@@ -56,7 +60,7 @@ impl TokenSource {
         let source = match &sasl?.credentials {
             Credentials::Password { .. } => return None,
             Credentials::TokenFile { token_file } => Source::File(token_file.clone()),
-            Credentials::TokenEndpoint(endpoint) => Source::Endpoint(TokenFetcher::start(endpoint)),
+            Credentials::TokenEndpoint(endpoint) => start_requests(endpoint),
         };
         Some(Self { sink: sink.to_owned(), source, current: Mutex::default() })
     }
@@ -70,7 +74,7 @@ impl TokenSource {
         let mut current = self.current.lock();
         let latest = match &self.source {
             Source::File(path) => Some(oauth::read_file(path)),
-            Source::Endpoint(fetcher) => fetcher.latest.lock().clone(),
+            Source::Endpoint { latest, .. } => latest.lock().clone(),
         };
         let token = match (latest, &current.token) {
             (None, _) => return,
@@ -86,8 +90,7 @@ impl TokenSource {
         if let Err(why) = set_token(client, &token) {
             return self.log_error(&mut current, &why);
         }
-        let is_new = current.token.as_ref().is_none_or(|(last, _)| *last != token);
-        if is_new {
+        if current.token.as_ref().is_none_or(|(last, _)| *last != token) {
             let (sink, principal) = (&self.sink, &token.principal);
             tracing::info!(
                 event = "token_renewed",
@@ -126,29 +129,20 @@ pub(crate) fn set_token<C: ClientContext>(client: &Client<C>, token: &Token) -> 
     tap53_librdkafka::set_token(client, token.text(), &token.principal, expires_at_ms)
 }
 
-/// The thread that queries an authorization server, and its latest answer.
-struct TokenFetcher {
-    /// `None` before the first.
-    latest: Arc<Mutex<Option<Result<Token, String>>>>,
-    _thread: Option<Background>,
-}
-
-impl TokenFetcher {
-    fn start(endpoint: &TokenEndpoint) -> Self {
-        let latest = Arc::new(Mutex::new(None));
-        let (endpoint, answers) = (endpoint.clone(), latest.clone());
-        let started = Background::start("kafka-token", Requests::default(), BACKOFF, move || {
-            let answer = oauth::request(&endpoint);
-            let round = match &answer {
-                Ok(token) => Round::Done(Some(token.until_renewal().max(MIN_INTERVAL))),
-                Err(_) => Round::Failed(Duration::ZERO),
-            };
-            *answers.lock() = Some(answer);
-            round
-        });
-        if let Err(error) = &started {
-            *latest.lock() = Some(Err(format!("no thread to query the server: {error}")));
-        }
-        Self { latest, _thread: started.ok() }
+fn start_requests(endpoint: &TokenEndpoint) -> Source {
+    let latest = Arc::new(Mutex::new(None));
+    let (endpoint, answers) = (endpoint.clone(), latest.clone());
+    let started = Background::start("kafka-token", Requests::default(), BACKOFF, move || {
+        let answer = oauth::request(&endpoint);
+        let round = match &answer {
+            Ok(token) => Round::Done(Some(token.until_renewal().max(MIN_INTERVAL))),
+            Err(_) => Round::Failed(Duration::ZERO),
+        };
+        *answers.lock() = Some(answer);
+        round
+    });
+    if let Err(error) = &started {
+        *latest.lock() = Some(Err(format!("no thread to query the server: {error}")));
     }
+    Source::Endpoint { latest, _thread: started.ok() }
 }

@@ -33,7 +33,6 @@ pub(super) trait Owner {
     /// Returns the number of DNS messages in it.
     fn messages(&self) -> u32;
 
-    /// Returns the origin of a message in memory.
     fn in_memory(&self) -> Origin;
 
     /// Returns the origin of the entry with this id on disk.
@@ -80,7 +79,6 @@ pub(super) struct QueuedMessage<T> {
 }
 
 impl<T: Owner> QueuedMessage<T> {
-    /// Copies a message.
     pub(super) fn new(owner: T, message: &Message<'_>) -> Self {
         let Message { timestamp_ms, key, value } = *message;
         Self { owner, timestamp_ms, key: key.to_vec(), value: value.to_vec() }
@@ -172,13 +170,11 @@ impl<T: Owner> Buffer<T> {
     }
 }
 
-/// The messages that wait for the producer.
 pub(super) enum Backlog<T> {
     Memory(Buffer<T>),
     Disk(Box<Spool>),
 }
 
-/// The outcome of a [`Backlog::drain`].
 #[derive(Debug, Default)]
 pub(super) struct DrainOutcome {
     /// The number of messages that were handed over or rejected.
@@ -191,7 +187,7 @@ pub(super) struct DrainOutcome {
 impl<T: Owner> Backlog<T> {
     /// Returns the next message to send. On disk there may be none although some wait: see
     /// [`Spool::peek`].
-    fn peek(&mut self) -> Option<(Origin, u32, Message<'_>)> {
+    pub(super) fn peek(&mut self) -> Option<(Origin, u32, Message<'_>)> {
         match self {
             Self::Memory(buffer) => {
                 let (_, queued) = buffer.waiting.front()?;
@@ -204,10 +200,6 @@ impl<T: Owner> Backlog<T> {
                 Some((T::on_disk(entry.id), entry.schema_version, message))
             }
         }
-    }
-
-    pub(super) fn has_next(&mut self) -> bool {
-        self.peek().is_some()
     }
 
     /// Hands up to `limit` messages to `send`, oldest first, until it refuses one.

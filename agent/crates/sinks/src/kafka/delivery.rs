@@ -40,7 +40,11 @@ use std::{
 };
 
 use parking_lot::{Mutex, MutexGuard};
-use tap53_base::{amount::Amount, clock::monotonic_ns, vitals::Reached};
+use tap53_base::{
+    amount::Amount,
+    clock::{monotonic_ns, utc_offset_ns},
+    vitals::Reached,
+};
 use tap53_ledger::SinkLoss;
 use tap53_records::encode::{Batch, SCHEMA_VERSION};
 use tap53_spool::{self as spool, Record};
@@ -52,11 +56,10 @@ use super::{
     origin::Origin,
     producer::{Message, Producer, Refusal, Transport},
     route::{BufferReason, Event, Route, Router, State},
-    storage::{Clock, spool_config},
 };
 use crate::{
     SpoolState,
-    config::KafkaConfig,
+    config::{KafkaConfig, SpoolConfig},
     registry::Schema,
     wait_budget::{self, WaitBudget},
 };
@@ -64,10 +67,6 @@ use crate::{
 /// The time for the shutdown if the broker or the registry is known to be unreachable: enough to find
 /// it if it is just back. The rest is on disk, and waiting longer would only delay the next agent.
 pub(super) const DEGRADED_FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// The longest wait of a batch for room in the producer's queue without a spool. Then the rest is
-/// lost: a worker that waits longer would only lose packets in its ring instead.
-const ROOM_TIMEOUT: Duration = wait_budget::WAIT;
 
 /// The longest wait of a summary for the backlog's lock.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -80,7 +79,7 @@ pub(super) struct Delivery<P = Producer> {
     pub(super) producer: Arc<P>,
     pub(super) router: Router,
     pub(super) health: Health,
-    pub(super) clock: Clock,
+    utc_offset_ns: i64,
     pub(super) spool_config: Option<spool::Config>,
     /// The longest wait of a record for its schema id.
     pub(super) schema_timeout: Duration,
@@ -128,13 +127,19 @@ impl<P: Transport> Delivery<P> {
             producer: producer.clone(),
             router: Router::new(State::initial(mode, context.schema_ids.is_some())),
             health: Health::default(),
-            clock: Clock::start(),
-            spool_config: config.spool.as_ref().map(spool_config),
+            utc_offset_ns: utc_offset_ns(),
+            spool_config: config.spool.as_ref().map(SpoolConfig::of_records),
             schema_timeout: config.message_timeout,
             schemas: schemas.to_vec(),
             backlog: Mutex::new(Backlog::Memory(Buffer::new(max_bytes, usize::MAX))),
             wait_budget,
         }
+    }
+
+    /// Returns the clock for the age of records in the spool: the wall clock at the start, plus the
+    /// monotonic time since then. Setting the wall clock does not change a record's age.
+    pub(super) fn now_ms(&self) -> i64 {
+        monotonic_ns().cast_signed().saturating_add(self.utc_offset_ns) / 1_000_000
     }
 
     pub(super) fn lock(&self) -> Guard<'_> {
@@ -204,7 +209,8 @@ impl<P: Transport> Delivery<P> {
     fn send_waiting_for_room(&self, batch: &Batch, mut flight: Flight<&Accounts>) {
         let began = Instant::now();
         let budget = self.wait_budget.as_ref();
-        let give_up_at = budget.map_or(began + ROOM_TIMEOUT, |budget| budget.give_up_at(began));
+        let give_up_at =
+            budget.map_or(began + wait_budget::WAIT, |budget| budget.give_up_at(began));
         let mut has_waited = false;
         self.send(batch, 0, &mut flight, |refusal| match refusal {
             Refusal::QueueFull if Instant::now() < give_up_at => {
@@ -235,7 +241,7 @@ impl<P: Transport> Delivery<P> {
         mut flight: Flight<&Accounts>,
     ) {
         let (next, reason) = match &mut *backlog {
-            Backlog::Disk(spool) => match spool.append(records(batch, from), self.clock.now_ms()) {
+            Backlog::Disk(spool) => match spool.append(records(batch, from), self.now_ms()) {
                 Ok(_) => {
                     self.context.accounts.requeue([flight], spool);
                     self.appended(backlog, batch.entries() - from);
@@ -319,7 +325,7 @@ impl<P: Transport> Delivery<P> {
                 }
                 Backlog::Disk(spool) => {
                     let accounts = &self.context.accounts;
-                    let moved = move_piece(&mut records, spool, accounts, self.clock.now_ms());
+                    let moved = move_piece(&mut records, spool, accounts, self.now_ms());
                     moved.err().map(|error| error.to_string())
                 }
             };
@@ -338,14 +344,6 @@ impl<P: Transport> Delivery<P> {
     pub(super) fn reconcile(&self, backlog: &mut Backlog<Flight>) {
         if let Backlog::Disk(spool) = backlog {
             self.context.accounts.reconcile(spool, |_| {});
-        }
-    }
-
-    /// Returns the loss reason of records that wait in memory at the shutdown.
-    pub(super) fn loss_at_shutdown(&self) -> SinkLoss {
-        match self.context.requeues {
-            true => SinkLoss::Unflushed,
-            false => SinkLoss::NoSchemaId,
         }
     }
 
@@ -410,7 +408,6 @@ impl<P: Transport> Delivery<P> {
     }
 }
 
-/// Returns the records of a batch from index `from` on.
 fn records(batch: &Batch, from: usize) -> impl Iterator<Item = Record<'_>> + Clone {
     batch.iter_keyed().skip(from).map(|(key, value, entry)| Record {
         timestamp_ms: entry.timestamp_ms,

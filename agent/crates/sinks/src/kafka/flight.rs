@@ -20,6 +20,7 @@ use tap53_records::encode::{Batch, WindowSlot};
 use tap53_spool::{Loss, Losses, Spool};
 
 /// The account of a sink's records.
+#[derive(Default)]
 pub(super) struct Accounts {
     pub(super) counts: Published<SinkCounts>,
     pub(super) windows: WindowTracker,
@@ -33,12 +34,7 @@ pub(super) struct Accounts {
 
 impl Accounts {
     pub(super) fn new(counts: Published<SinkCounts>) -> Self {
-        Self {
-            counts,
-            windows: WindowTracker::default(),
-            oldest_at_ms: Published::new(None),
-            is_written_off: AtomicBool::new(false),
-        }
+        Self { counts, ..Self::default() }
     }
 
     /// Changes the counts and publishes what the spool holds and has lost, in one step: they add up
@@ -243,7 +239,7 @@ mod tests {
 
     #[test]
     fn each_record_is_counted_by_what_its_guard_was_told_and_the_rest_by_its_drop() {
-        let accounts = Arc::new(Accounts::new(Published::default()));
+        let accounts = Arc::new(Accounts::default());
         let batch = batch(&accounts, 5);
         let per_record = batch.iter().next().unwrap().1.messages;
         let mut flight = Flight::accept(&accounts, &batch);
@@ -268,7 +264,7 @@ mod tests {
 
     #[test]
     fn what_was_written_off_is_counted_once_however_late_its_report_is() {
-        let accounts = Accounts::new(Published::default());
+        let accounts = Accounts::default();
         let batch = batch(&accounts, 2);
         let mut flight = Flight::accept(&accounts, &batch);
         flight.launch();
@@ -292,7 +288,7 @@ mod tests {
             schema_version: 1,
         })
         .unwrap();
-        let accounts = Accounts::new(Published::default());
+        let accounts = Accounts::default();
         let batch = batch(&accounts, 3);
         let record = |(value, entry): (_, tap53_records::encode::Entry)| Record {
             timestamp_ms: 1,

@@ -29,13 +29,8 @@ impl Outage {
 
     /// True once, when the outage is over. To be called regularly while nothing fails.
     pub(super) fn is_over(&mut self, now: Instant) -> bool {
-        let failed = self.last_failure;
-        let is_over =
-            failed.is_some_and(|at| now.saturating_duration_since(at) >= self.quiet_period);
-        if is_over {
-            self.last_failure = None;
-        }
-        is_over
+        let is_old = |at: &mut Instant| now.saturating_duration_since(*at) >= self.quiet_period;
+        self.last_failure.take_if(is_old).is_some()
     }
 }
 

@@ -235,7 +235,7 @@ impl<P: Transport> Sender<P> {
         let delivery = self.delivery.clone();
         let producer = delivery.producer.current();
         let mut backlog = delivery.lock();
-        if !self.batch_limit.is_unlimited() && !backlog.has_next() {
+        if !self.batch_limit.is_unlimited() && backlog.peek().is_none() {
             // Otherwise the limit would count this as a batch that arrived.
             delivery.reconcile(&mut backlog);
             return PERIOD;
@@ -263,7 +263,7 @@ impl<P: Transport> Sender<P> {
             delivery.router.apply(Event::Drained, &mut backlog);
         }
         let is_rate_used_up = drained.refusal.is_none() && drained.taken == allowed;
-        let next = if is_rate_used_up && backlog.has_next() {
+        let next = if is_rate_used_up && backlog.peek().is_some() {
             RATE_INTERVAL
         } else if drained.taken == ROUND && self.batch_limit.is_unlimited() {
             Duration::ZERO
@@ -302,7 +302,7 @@ impl<P: Transport> Sender<P> {
         let mut backlog = delivery.lock();
         match &mut *backlog {
             Backlog::Disk(spool) => {
-                spool.drop_old(delivery.clock.now_ms());
+                spool.drop_old(delivery.now_ms());
                 self.maintain(backlog, now);
             }
             Backlog::Memory(buffer) if !delivery.context.requeues => {
@@ -433,7 +433,8 @@ impl<P: Transport> Sender<P> {
         }
         let mut backlog = delivery.lock();
         let Backlog::Disk(spool) = &mut *backlog else {
-            let reason = delivery.loss_at_shutdown();
+            let requeues = delivery.context.requeues;
+            let reason = if requeues { SinkLoss::Unflushed } else { SinkLoss::NoSchemaId };
             if let Backlog::Memory(buffer) = &mut *backlog {
                 buffer.take_all().into_iter().for_each(|queued| queued.owner.lost(reason));
             }

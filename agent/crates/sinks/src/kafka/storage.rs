@@ -3,9 +3,7 @@
 
 use std::{sync::atomic::Ordering, time::Instant};
 
-use tap53_base::clock::{monotonic_ns, utc_offset_ns};
 use tap53_ledger::SinkLoss;
-use tap53_records::encode::SCHEMA_VERSION;
 use tap53_spool::{self as spool, Fsync, Spool};
 
 use super::{
@@ -15,7 +13,6 @@ use super::{
     producer::{Refusal, Transport},
     route::Event,
 };
-use crate::config::SpoolConfig;
 
 impl<P: Transport> Delivery<P> {
     /// Wakes the sender, and syncs the spool if that is due with each batch.
@@ -99,7 +96,7 @@ impl<P: Transport> Delivery<P> {
         let count = waiting.len();
         let mut outcome = Ok(());
         while outcome.is_ok() && !waiting.is_empty() {
-            outcome = move_piece(&mut waiting, &mut spool, accounts, self.clock.now_ms());
+            outcome = move_piece(&mut waiting, &mut spool, accounts, self.now_ms());
         }
         let is_empty = spool.held().records == 0;
         *backlog = Backlog::Disk(Box::new(spool));
@@ -136,34 +133,4 @@ impl<P: Transport> Delivery<P> {
             Err(_) => record.owner.lost(SinkLoss::SpoolFailed),
         }
     }
-}
-
-pub(super) fn spool_config(config: &SpoolConfig) -> spool::Config {
-    spool::Config {
-        directory: config.directory.clone(),
-        max_bytes: config.max_bytes,
-        max_age: config.max_age,
-        fsync: config.fsync(),
-        schema_version: SCHEMA_VERSION.unsigned_abs(),
-    }
-}
-
-/// The clock for the age of records in the spool: the wall clock at the start, plus the monotonic time
-/// since then. Setting the wall clock does not change a record's age.
-pub(super) struct Clock {
-    utc_offset_ns: i64,
-}
-
-impl Clock {
-    pub(super) fn start() -> Self {
-        Self { utc_offset_ns: utc_offset_ns() }
-    }
-
-    pub(super) fn now_ms(&self) -> i64 {
-        monotonic_ns().cast_signed().saturating_add(self.utc_offset_ns) / 1_000_000
-    }
-}
-
-pub(super) fn now_ms() -> i64 {
-    jiff::Timestamp::now().as_millisecond()
 }

@@ -30,10 +30,9 @@ use super::{
     events::Outcome,
     origin::Origin,
     producer::{Message, Producer, Transport as _, is_purged},
-    storage::now_ms,
 };
 use crate::{
-    Error, SummarySink,
+    OpenError, SummarySink,
     config::{KafkaConfig, SummaryConfig},
 };
 
@@ -54,7 +53,6 @@ const ON_DISK_BYTES: u64 = 16 << 20;
 const FLUSH_POLL_INTERVAL: Duration = Duration::from_millis(50);
 const SHUTDOWN_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// The summaries of one sink.
 pub(super) struct Summaries {
     config: SummaryConfig,
     context: Arc<SinkContext>,
@@ -62,7 +60,6 @@ pub(super) struct Summaries {
     producer: Arc<Producer>,
     encoder: SummaryEncoder,
     backlog: Mutex<Backlog<WaitingSummary>>,
-    /// The directory of the records' spool.
     directory: Option<PathBuf>,
     topic_creator: Option<TopicCreator>,
     /// True after a failed delivery report, so that each outage is logged once.
@@ -93,7 +90,6 @@ impl Owner for WaitingSummary {
     fn reject(self) {}
 }
 
-/// A delivery report of a summary.
 pub(super) struct SummaryReport {
     /// Its id in the spool.
     pub(super) id: Option<u64>,
@@ -109,11 +105,9 @@ impl Summaries {
         context: &Arc<SinkContext>,
         delivery: &Arc<Delivery>,
         producer: &Arc<Producer>,
-    ) -> Result<Option<Self>, Error> {
+    ) -> Result<Option<Self>, OpenError> {
         let Some(summary) = &config.summary else { return Ok(None) };
-        let sink = || config.name.clone();
-        let encoder =
-            SummaryEncoder::new().map_err(|cause| Error::Encode { sink: sink(), cause })?;
+        let encoder = SummaryEncoder::new().map_err(OpenError::Encode)?;
         let topic = KafkaConfig { topic: summary.topic.clone(), ..config.clone() };
         let summaries = Self {
             config: summary.clone(),
@@ -133,7 +127,7 @@ impl Summaries {
         let acquired = summaries.acquire_spool(&mut summaries.backlog.lock());
         match acquired {
             Ok(()) | Err(spool::Error::Locked(_)) => Ok(Some(summaries)),
-            Err(cause) => Err(Error::Spool { sink: sink(), cause }),
+            Err(cause) => Err(OpenError::Spool(cause)),
         }
     }
 
@@ -356,7 +350,8 @@ fn push(
     match backlog {
         Backlog::Memory(buffer) => Ok(buffer.insert_for_oldest(summary, Instant::now())),
         Backlog::Disk(spool) => {
-            spool.append(std::iter::once(summary.record()), now_ms())?;
+            let now_ms = jiff::Timestamp::now().as_millisecond();
+            spool.append(std::iter::once(summary.record()), now_ms)?;
             Ok(take_losses(backlog))
         }
     }

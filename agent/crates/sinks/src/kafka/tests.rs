@@ -63,7 +63,7 @@ fn batch(records: u64) -> Batch {
     batch
 }
 
-fn open(config: &KafkaConfig, watches: bool) -> Result<Kafka, Error> {
+fn open(config: &KafkaConfig, watches: bool) -> Result<Kafka, OpenError> {
     Kafka::open(config, NODE, watches, None)
 }
 

@@ -27,7 +27,7 @@ const MAX_IDS: usize = 256;
 
 /// The file, and the registry whose ids are read from it.
 pub(super) struct SchemaIdCache {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     registry: String,
 }
 
@@ -53,22 +53,15 @@ impl SchemaIdCache {
         Self { path: path.to_owned(), registry: urls.join(",") }
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Returns this registry's ids for a subject.
     pub(super) fn ids(&self, subject: &str) -> Vec<(Fingerprint, u32)> {
-        let contents = match self.read() {
-            Ok(contents) => contents,
-            Err(error) => {
-                if error.kind() != ErrorKind::NotFound {
-                    let path = self.path.display();
-                    tracing::warn!(event = "schema_id_cache_unusable", %error, %path, "cannot use the schema ids of an earlier run");
-                }
-                return Vec::new();
+        let contents = self.read().unwrap_or_else(|error| {
+            if error.kind() != ErrorKind::NotFound {
+                let path = self.path.display();
+                tracing::warn!(event = "schema_id_cache_unusable", %error, %path, "cannot use the schema ids of an earlier run");
             }
-        };
+            Contents::default()
+        });
         let ours = contents.ids.into_iter().filter(|entry| self.has(entry, subject));
         ours.filter_map(|entry| Some((parse(&entry.fingerprint)?, entry.id))).collect()
     }

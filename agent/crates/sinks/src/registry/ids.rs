@@ -30,7 +30,6 @@ struct KnownSchema {
     is_wanted: AtomicBool,
 }
 
-/// The outcome of framing a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FrameOutcome {
     Framed,

@@ -24,7 +24,7 @@ pub(crate) struct SchemaIdRefresher {
     sink: String,
     /// Each with its subject and its last error.
     schemas: Vec<(Schema, String, Option<Error>)>,
-    ids: Arc<SchemaIds>,
+    pub(crate) ids: Arc<SchemaIds>,
     cache: Option<SchemaIdCache>,
     /// The counts of the sink, which may have two refreshers.
     counts: Published<SinkCounts>,
@@ -84,14 +84,6 @@ impl SchemaIdRefresher {
         refresher
     }
 
-    pub(crate) fn ids(&self) -> &Arc<SchemaIds> {
-        &self.ids
-    }
-
-    /// Starts the thread.
-    ///
-    /// # Errors
-    /// When it cannot be started.
     pub(crate) fn start(self) -> io::Result<Background> {
         self.start_with(BACKOFF, RECHECK_INTERVAL)
     }
@@ -212,7 +204,7 @@ impl SchemaIdRefresher {
         if let Some(cache) = &self.cache
             && let Err(error) = cache.store(subject, schema.fingerprint, id)
         {
-            let path = cache.path().display();
+            let path = cache.path.display();
             tracing::warn!(event = "schema_id_not_cached", sink, %error, %path, "cannot store the schema's id for the next start");
         }
         self.count(0, 0, id_changes);

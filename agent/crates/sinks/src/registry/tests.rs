@@ -76,7 +76,7 @@ impl Running {
         let backoff = Backoff::new(Duration::from_millis(10), longest);
         let counts = Published::default();
         let refresher = refresher(config, "dns", schemas, &counts);
-        let ids = refresher.ids().clone();
+        let ids = refresher.ids.clone();
         Self { ids, counts, _thread: refresher.start_with(backoff, longest).unwrap() }
     }
 
@@ -88,7 +88,7 @@ impl Running {
     ) -> Self {
         let counts = Published::default();
         let refresher = refresher(config, "dns", schemas, &counts);
-        let ids = refresher.ids().clone();
+        let ids = refresher.ids.clone();
         before(&ids);
         Self { ids, counts, _thread: refresher.start().unwrap() }
     }
@@ -345,12 +345,12 @@ fn an_id_of_an_earlier_run_is_used_at_once_and_also_while_the_registry_is_away()
     stub.answer_by(|_| Answer::Silence);
     let counts = Published::default();
     let refresher_again = refresher(&config, "dns", &[schema(1)], &counts);
-    let first = framed(refresher_again.ids(), 1).unwrap();
+    let first = framed(&refresher_again.ids, 1).unwrap();
     assert_eq!(first, b"\0\0\0\0\x07datum", "before it is started");
     drop(refresher_again.start().unwrap());
     // Of another topic or registry it is not.
     let id = |config: &RegistryConfig, topic| {
-        refresher(config, topic, &[schema(1)], &counts).ids().get([1; 8])
+        refresher(config, topic, &[schema(1)], &counts).ids.get([1; 8])
     };
     assert_eq!(id(&config, "dns"), Some(7));
     assert_eq!(id(&config, "other"), None);

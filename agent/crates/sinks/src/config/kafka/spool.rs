@@ -7,6 +7,7 @@ use serde::Serialize;
 use tap53_base::settings::{
     Section, choice, milliseconds, own_directory, seconds, text, whole_number,
 };
+use tap53_records::encode::SCHEMA_VERSION;
 use tap53_spool::{self as spool, Fsync};
 
 /// A queue on disk between the agent and a broker.
@@ -35,13 +36,18 @@ pub struct SpoolConfig {
 }
 
 impl SpoolConfig {
-    /// When records are forced to the disk, as the spool takes it.
-    #[must_use]
-    pub const fn fsync(&self) -> Fsync {
-        match self.fsync {
-            FsyncChoice::Batch => Fsync::Batch,
-            FsyncChoice::Interval => Fsync::Interval(self.fsync_interval),
-            FsyncChoice::Never => Fsync::Never,
+    /// Returns the configuration of the spool of records.
+    pub(crate) fn of_records(&self) -> spool::Config {
+        spool::Config {
+            directory: self.directory.clone(),
+            max_bytes: self.max_bytes,
+            max_age: self.max_age,
+            fsync: match self.fsync {
+                FsyncChoice::Batch => Fsync::Batch,
+                FsyncChoice::Interval => Fsync::Interval(self.fsync_interval),
+                FsyncChoice::Never => Fsync::Never,
+            },
+            schema_version: SCHEMA_VERSION.unsigned_abs(),
         }
     }
 }

@@ -15,7 +15,7 @@ use super::{
     auth,
     producer::settings::{connection, for_reader},
 };
-use crate::{Error, config::KafkaConfig, oauth::Token};
+use crate::{OpenError, config::KafkaConfig, oauth::Token};
 
 pub(super) use topic::TopicCreator;
 
@@ -30,7 +30,7 @@ pub struct AdminClient {
 pub enum AdminError {
     /// A file with a secret cannot be read.
     #[error("{0}")]
-    Secret(Error),
+    Secret(OpenError),
     /// There is no token.
     #[error("{0}")]
     Token(String),

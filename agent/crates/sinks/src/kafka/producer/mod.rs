@@ -21,14 +21,14 @@ use tap53_librdkafka as librdkafka;
 
 use super::{auth::TokenSource, context::SinkContext, origin::Origin};
 use crate::{
-    Error,
+    OpenError,
     config::{Credentials, KafkaConfig},
     registry::{FrameOutcome, SchemaIds},
 };
 
 pub(super) use reports::is_purged;
 use reports::{Callbacks, is_permanent};
-use settings::{Digest, certificates, client_config};
+use settings::{Digest, client_config, hash_of_tls_files};
 pub use statistics::{Broker, Spread, Statistics};
 
 pub(super) type PolledProducer = librdkafka::PolledProducer<Callbacks>;
@@ -67,7 +67,6 @@ thread_local! {
     static FRAMED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Reasons why the producer refuses a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     QueueFull,
@@ -81,7 +80,6 @@ pub(super) enum Refusal {
 
 /// Sends messages to brokers: the producer, or the cluster of the model test.
 pub(super) trait Transport: Send + Sync + 'static {
-    /// A producer, for a batch or so.
     type Handle;
 
     fn current(&self) -> Self::Handle;
@@ -110,21 +108,20 @@ pub(super) struct Producer {
     /// The ids of the summaries' schemas; `None` without a registry.
     summary_schema_ids: Option<Arc<SchemaIds>>,
     current: RwLock<Arc<PolledProducer>>,
-    /// The password that librdkafka has; empty without SASL.
-    password: Mutex<String>,
     tokens: Option<TokenSource>,
-    certificates: Mutex<Certificates>,
-    /// Replaced producers with messages in flight, and when they were replaced.
-    replaced: Mutex<Vec<(Arc<PolledProducer>, Instant)>>,
-    creating: Mutex<()>,
+    pub(super) renewal: Mutex<Renewal>,
 }
 
-/// Hashes of the files for TLS.
-struct Certificates {
-    /// Those of the producer in use.
-    used: Digest,
-    /// Those that no producer could be created with, so that this is logged once.
-    refused: Option<Digest>,
+/// State for replacing the producer, locked while one is created.
+pub(super) struct Renewal {
+    /// The password that librdkafka has; empty without SASL.
+    password: String,
+    /// The hash of the files for TLS of the producer in use.
+    tls_files: Digest,
+    /// That of files that no producer could be created with, so that this is logged once.
+    unusable_tls_files: Option<Digest>,
+    /// Replaced producers with messages in flight, and when they were replaced.
+    replaced: Vec<(Arc<PolledProducer>, Instant)>,
 }
 
 impl Producer {
@@ -133,7 +130,7 @@ impl Producer {
         node: &str,
         context: &Arc<SinkContext>,
         summary_schema_ids: Option<Arc<SchemaIds>>,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, OpenError> {
         let (current, password) = create(config, context)?;
         let tokens = TokenSource::open(&config.name, config.sasl.as_ref());
         if let Some(tokens) = &tokens {
@@ -145,29 +142,25 @@ impl Producer {
             context: context.clone(),
             summary_schema_ids,
             current: RwLock::new(Arc::new(current)),
-            password: Mutex::new(password),
             tokens,
-            // If they changed just now, the next tick notices.
-            certificates: Mutex::new(Certificates {
-                used: certificates(config).unwrap_or([0; 32]),
-                refused: None,
+            renewal: Mutex::new(Renewal {
+                password,
+                // If they changed just now, the next tick notices.
+                tls_files: hash_of_tls_files(config).unwrap_or_default(),
+                unusable_tls_files: None,
+                replaced: Vec::new(),
             }),
-            replaced: Mutex::default(),
-            creating: Mutex::default(),
         })
     }
 
     fn hand_over(
         &self,
         producer: &PolledProducer,
+        topic: &str,
         origin: Origin,
         schema_version: u32,
         message: &Message<'_>,
     ) -> Result<(), Refusal> {
-        let topic = match (origin, &self.config.summary) {
-            (Origin::Summary { .. }, Some(summary)) => &summary.topic,
-            _ => &self.config.topic,
-        };
         let mut record = BaseRecord::with_opaque_to(topic, origin.to_opaque())
             .payload(message.value)
             .timestamp(message.timestamp_ms);
@@ -202,7 +195,7 @@ impl Producer {
         let sasl = self.config.sasl.as_ref().map(|sasl| &sasl.credentials);
         let Some(Credentials::Password { username, password_file }) = sasl else { return };
         let sink = &self.context.sink;
-        let mut known = self.password.lock();
+        let known = &mut self.renewal.lock().password;
         match read_secret_text(password_file) {
             Ok(password) if *known == password => {}
             Ok(password) => {
@@ -239,9 +232,9 @@ impl Producer {
     /// Replaces the producer if the files for TLS have changed.
     pub(super) fn reread_certificates(&self) {
         let sink = &self.context.sink;
-        let mut known = self.certificates.lock();
-        let found = match certificates(&self.config) {
-            Ok(found) if found != known.used => found,
+        let mut renewal = self.renewal.lock();
+        let found = match hash_of_tls_files(&self.config) {
+            Ok(found) if found != renewal.tls_files => found,
             Ok(_) => return,
             // For instance while they are being replaced.
             Err(error) => {
@@ -254,13 +247,14 @@ impl Producer {
                 return;
             }
         };
-        match self.renew() {
+        match self.renew(&mut renewal) {
             Ok(()) => {
-                *known = Certificates { used: found, refused: None };
+                renewal.tls_files = found;
+                renewal.unusable_tls_files = None;
                 tracing::info!(event = "tls_files_reloaded", sink, "TLS files reloaded");
             }
             // The next tick tries again.
-            Err(error) if known.refused == Some(found) => {
+            Err(error) if renewal.unusable_tls_files == Some(found) => {
                 tracing::debug!(
                     event = "tls_files_still_unusable",
                     sink,
@@ -269,45 +263,37 @@ impl Producer {
                 );
             }
             Err(error) => {
-                known.refused = Some(found);
+                renewal.unusable_tls_files = Some(found);
                 tracing::error!(event = "tls_files_unusable", sink, %error, "cannot use the new TLS files; the old ones stay in use");
             }
         }
     }
 
     /// Replaces the producer. The old one delivers what it has.
-    pub(super) fn renew(&self) -> Result<(), Error> {
-        if let Some(old) = self.replace(&self.current())? {
-            self.replaced.lock().push((old, Instant::now()));
-        }
+    pub(super) fn renew(&self, renewal: &mut Renewal) -> Result<(), OpenError> {
+        let old = self.replace(renewal)?;
+        renewal.replaced.push((old, Instant::now()));
         Ok(())
     }
 
-    /// Replaces `old`, and returns it; `None` if another thread has replaced it meanwhile.
-    fn replace(&self, old: &Arc<PolledProducer>) -> Result<Option<Arc<PolledProducer>>, Error> {
-        let _creating = self.creating.lock();
-        if !Arc::ptr_eq(&self.current(), old) {
-            return Ok(None);
-        }
+    /// Replaces the producer, and returns the old one.
+    fn replace(&self, renewal: &mut Renewal) -> Result<Arc<PolledProducer>, OpenError> {
         let (created, password) = create(&self.config, &self.context)?;
-        *self.password.lock() = password;
-        let mut current = self.current.write();
-        let old = std::mem::replace(&mut *current, Arc::new(created));
-        drop(current);
+        renewal.password = password;
+        let old = std::mem::replace(&mut *self.current.write(), Arc::new(created));
         self.renew_token();
-        Ok(Some(old))
+        Ok(old)
     }
 
     /// Drops replaced producers without messages, and purges those that have not delivered in time.
     pub(super) fn look_after_replaced(&self, now: Instant) {
-        let mut replaced = self.replaced.lock();
+        let replaced = &mut self.renewal.lock().replaced;
         replaced.retain(|(old, _)| old.in_flight_count() > 0);
         if self.context.requeues {
-            for (old, since) in &*replaced {
-                if now.saturating_duration_since(*since) > OLD_FLUSH {
-                    old.purge(PurgeConfig::default().queue().inflight());
-                }
-            }
+            let late = replaced
+                .iter()
+                .filter(|(_, since)| now.saturating_duration_since(*since) > OLD_FLUSH);
+            late.for_each(|(old, _)| old.purge(PurgeConfig::default().queue().inflight()));
         }
     }
 
@@ -315,9 +301,8 @@ impl Producer {
     /// longer than `deadline`.
     pub(super) fn flush(&self, deadline: Duration) -> bool {
         let until = Instant::now() + deadline;
-        let replaced: Vec<_> = self.replaced.lock().iter().map(|(old, _)| old.clone()).collect();
+        let replaced = self.renewal.lock().replaced.clone().into_iter().map(|(old, _)| old);
         replaced
-            .into_iter()
             .chain([self.current()])
             .all(|producer| producer.flush(until.saturating_duration_since(Instant::now())).is_ok())
     }
@@ -337,17 +322,17 @@ impl Transport for Producer {
         schema_version: u32,
         message: &Message<'_>,
     ) -> Result<(), Refusal> {
-        let schema_ids = match origin {
-            Origin::Summary { .. } => &self.summary_schema_ids,
-            Origin::Memory { .. } | Origin::Spool { .. } => &self.context.schema_ids,
+        let (topic, schema_ids) = match (origin, &self.config.summary) {
+            (Origin::Summary { .. }, Some(summary)) => (&summary.topic, &self.summary_schema_ids),
+            _ => (&self.config.topic, &self.context.schema_ids),
         };
         let Some(schema_ids) = schema_ids else {
-            return self.hand_over(producer, origin, schema_version, message);
+            return self.hand_over(producer, topic, origin, schema_version, message);
         };
         FRAMED.with_borrow_mut(|framed| match schema_ids.frame(message.value, framed) {
             FrameOutcome::Framed => {
                 let message = Message { value: framed, ..*message };
-                self.hand_over(producer, origin, schema_version, &message)
+                self.hand_over(producer, topic, origin, schema_version, &message)
             }
             FrameOutcome::Pending => Err(Refusal::NoId),
             FrameOutcome::Unknown => Err(Refusal::Never),
@@ -355,7 +340,7 @@ impl Transport for Producer {
     }
 
     fn purge(&self) {
-        for (old, _) in self.replaced.lock().drain(..) {
+        for (old, _) in self.renewal.lock().replaced.drain(..) {
             purge(&old, &self.context.sink);
         }
         purge(&self.current(), &self.context.sink);
@@ -366,8 +351,13 @@ impl Transport for Producer {
         let Some((code, why)) = broken.client().fatal_error() else { return false };
         let sink = &self.context.sink;
         tracing::error!(event = "producer_failed", sink, %code, why, "fatal producer error, recreating producer");
-        match self.replace(&broken) {
-            Ok(_) => {
+        let mut renewal = self.renewal.lock();
+        // Unless another thread has replaced it meanwhile, for new TLS files.
+        let is_current = Arc::ptr_eq(&self.current(), &broken);
+        let replaced = if is_current { self.replace(&mut renewal).map(drop) } else { Ok(()) };
+        drop(renewal);
+        match replaced {
+            Ok(()) => {
                 purge(&broken, sink);
                 tracing::info!(event = "producer_recreated", sink, "producer recreated");
                 true
@@ -393,18 +383,17 @@ fn purge(producer: &PolledProducer, sink: &str) {
 fn create(
     config: &KafkaConfig,
     context: &Arc<SinkContext>,
-) -> Result<(PolledProducer, String), Error> {
+) -> Result<(PolledProducer, String), OpenError> {
     let mut client = client_config(config)?;
     let password = client.get("sasl.password").unwrap_or_default().to_owned();
     if context.watches && client.get("statistics.interval.ms").is_none() {
         client.set("statistics.interval.ms", STATISTICS_INTERVAL.as_millis().to_string());
     }
     let generation = context.generation.load(Ordering::Relaxed) + 1;
-    let callbacks = Callbacks::new(context, generation);
-    let sink = || config.name.clone();
+    let callbacks = Callbacks { context: context.clone(), generation };
     let producer = PolledProducer::new(&client, callbacks).map_err(|error| match error {
-        librdkafka::Error::Configuration(cause) => Error::Kafka { sink: sink(), cause },
-        librdkafka::Error::Thread(cause) => Error::Thread { sink: sink(), cause },
+        librdkafka::Error::Configuration(cause) => OpenError::Kafka(cause),
+        librdkafka::Error::Thread(cause) => OpenError::Thread(cause),
     })?;
     // From now on, it is the one in use.
     context.generation.store(generation, Ordering::Relaxed);

@@ -25,17 +25,13 @@ use super::{
     statistics::Statistics,
 };
 
-/// The callbacks of one producer.
 pub(in crate::kafka) struct Callbacks {
-    context: Arc<SinkContext>,
-    generation: u64,
+    pub(super) context: Arc<SinkContext>,
+    /// The number of the producer.
+    pub(super) generation: u64,
 }
 
 impl Callbacks {
-    pub(super) fn new(context: &Arc<SinkContext>, generation: u64) -> Self {
-        Self { context: context.clone(), generation }
-    }
-
     /// Observes the latency and the age of a delivered record.
     fn time(&self, message: &BorrowedMessage<'_>, answered_at_ms: u32) {
         let timings = &self.context.timings;

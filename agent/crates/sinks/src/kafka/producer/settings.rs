@@ -7,7 +7,7 @@ use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
 use tap53_base::files::{read_secret, read_secret_text};
 
 use crate::{
-    Error,
+    OpenError,
     config::{Credentials, KafkaConfig},
 };
 
@@ -20,10 +20,7 @@ const LONGEST_ANSWER_BYTES: u32 = 8 << 20;
 const LONGEST_MESSAGE_BYTES: u32 = 1_000_000;
 
 /// Returns a producer's settings, with secrets.
-///
-/// # Errors
-/// When a file with a secret cannot be read.
-pub(super) fn client_config(config: &KafkaConfig) -> Result<ClientConfig, Error> {
+pub(super) fn client_config(config: &KafkaConfig) -> Result<ClientConfig, OpenError> {
     let mut client = connection(config)?;
     client
         .set("acks", "all")
@@ -50,10 +47,7 @@ pub(super) fn client_config(config: &KafkaConfig) -> Result<ClientConfig, Error>
 }
 
 /// Returns the settings of every kind of client: brokers, TLS and SASL.
-///
-/// # Errors
-/// When a file with a secret cannot be read.
-pub(in crate::kafka) fn connection(config: &KafkaConfig) -> Result<ClientConfig, Error> {
+pub(in crate::kafka) fn connection(config: &KafkaConfig) -> Result<ClientConfig, OpenError> {
     let mut client = ClientConfig::new();
     client.set("client.id", "tap53").set("bootstrap.servers", config.brokers.join(","));
     // Otherwise a producer's metadata request could create the topic with the broker's defaults.
@@ -71,10 +65,9 @@ pub(in crate::kafka) fn for_reader(connection: &ClientConfig) -> ClientConfig {
     client
 }
 
-fn set_security(client: &mut ClientConfig, config: &KafkaConfig) -> Result<(), Error> {
+fn set_security(client: &mut ClientConfig, config: &KafkaConfig) -> Result<(), OpenError> {
     let read = |path: &Path| {
-        read_secret_text(path).map_err(|cause| Error::File {
-            sink: config.name.clone(),
+        read_secret_text(path).map_err(|cause| OpenError::File {
             action: "read",
             path: path.display().to_string(),
             cause,
@@ -122,7 +115,7 @@ fn librdkafka_name(choice: impl ValueEnum) -> String {
 pub(super) type Digest = [u8; 32];
 
 /// Returns a hash of all files for TLS.
-pub(super) fn certificates(config: &KafkaConfig) -> io::Result<Digest> {
+pub(super) fn hash_of_tls_files(config: &KafkaConfig) -> io::Result<Digest> {
     let mut hasher = blake3::Hasher::new();
     if let Some(tls) = &config.tls {
         let files = [&tls.ca_file, &tls.certificate_file, &tls.key_file, &tls.key_password_file];

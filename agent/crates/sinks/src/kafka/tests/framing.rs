@@ -190,7 +190,8 @@ fn with_a_spool_records_wait_there_and_nothing_counts_as_failing() {
 fn what_comes_back_from_the_producer_waits_on_disk_as_a_single_object() {
     let (cluster, stub) = (cluster(), Stub::registry(7));
     let directory = tempfile::tempdir().unwrap();
-    let config = with_spool(&cluster, &stub, directory.path(), SpoolMode::Fast);
+    let mut config = with_spool(&cluster, &stub, directory.path(), SpoolMode::Fast);
+    config.message_timeout = Duration::from_secs(2);
     let kafka = open(&config, true).unwrap();
     let knows = |counts: &SinkCounts| counts.registry.is_some_and(|r| r.ids_known == 1);
     wait_until("the id", &kafka, knows);

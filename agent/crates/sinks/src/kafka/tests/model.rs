@@ -247,7 +247,7 @@ impl Machine {
         let config = Self::config(setup, directory.path());
         let other = setup.is_locked.then(|| {
             let spool = config.spool.as_ref().unwrap();
-            Spool::open(&storage::spool_config(spool)).unwrap()
+            Spool::open(&spool.of_records()).unwrap()
         });
         let now = Instant::now();
         let process = Self::start(setup, &config, now, Hands { capacity: 50, ..Hands::default() });

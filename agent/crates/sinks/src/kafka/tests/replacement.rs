@@ -41,7 +41,7 @@ fn with_replaced_producer(cluster: &Cluster, spool: Option<SpoolConfig>) -> Kafk
     cluster.broker_down(1).unwrap();
     let kafka = open(&config, true).unwrap();
     kafka.write(&batch(10));
-    kafka.producer.renew().unwrap();
+    kafka.producer.renew(&mut kafka.producer.renewal.lock()).unwrap();
     kafka.write(&batch(5));
     kafka
 }
