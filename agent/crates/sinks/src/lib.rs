@@ -1,8 +1,8 @@
 //! The sinks: Kafka topics, Avro files and standard output.
 //!
 //! Contract: [`Sink::write`] takes a whole batch and accounts for each record of it in the sink's
-//! counts, as delivered, in flight or lost for a reason; it never fails as a whole and waits only
-//! as long as its sink states. After [`Sink::close`] nothing is in flight. Sinks are shared by the
+//! counts, as delivered, in flight or lost for a reason. It never fails as a whole, and waits only as
+//! long as the sink documents. After [`Sink::close`] nothing is in flight. Sinks are shared by the
 //! workers.
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
@@ -96,7 +96,7 @@ pub trait Sink: Send + Sync {
     /// Its counts, for the ledger.
     fn counts(&self) -> &Published<SinkCounts>;
 
-    /// Returns the times of its stages, where they are measured.
+    /// Returns the times of its stages, if they are measured.
     fn timings(&self) -> Option<&SinkTimings> {
         None
     }
@@ -106,27 +106,27 @@ pub trait Sink: Send + Sync {
         State::default()
     }
 
-    /// Returns the way for summaries of the ledger, if there is one.
+    /// Returns the destination for summaries of the ledger, if there is one.
     fn summaries(&self) -> Option<&dyn SummarySink> {
         None
     }
 
-    /// Announces so many records, before anybody else counts them; the batch carries what this gives.
+    /// Announces records, before anything else counts them. Returns the slot for their batch.
     fn announce(&self, _records: u64) -> WindowSlot {
         WindowSlot::default()
     }
 
-    /// Takes the records of `batch`, which have been announced.
+    /// Writes the records of `batch`, which have been announced.
     fn write(&self, batch: &Batch);
 
-    /// Does what is due with time alone, such as finishing a file of its age.
+    /// Does periodic work, such as finishing a file that is old enough.
     fn tick(&self, now: Instant);
 
     /// Delivers what it holds within `deadline` and counts the rest as lost.
     fn close(&self, deadline: Duration);
 }
 
-/// The inner state of a sink, beside its counts in the ledger.
+/// The inner state of a sink, without its counts in the ledger.
 #[derive(Clone, Debug, Default)]
 pub struct State {
     /// Its spool.
@@ -135,14 +135,14 @@ pub struct State {
     pub kafka: Option<Arc<Statistics>>,
 }
 
-/// A spool, beside what the ledger has of it.
+/// The state of a spool, without its counts in the ledger.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SpoolState {
-    /// Bytes that it may take.
+    /// The most bytes that it may take.
     pub limit_bytes: u64,
-    /// Since when its oldest record waits, milliseconds since 1970 UTC.
+    /// The time since when its oldest record waits, milliseconds since 1970 UTC.
     pub oldest_at_ms: Option<i64>,
-    /// Delivery reports that its sender has yet to take in, and records that came back.
+    /// Delivery reports and failed records that wait for the sender.
     pub reports_waiting: usize,
 }
 
@@ -155,9 +155,9 @@ pub struct Named {
     pub sink: Arc<dyn Sink>,
 }
 
-/// Opens the sinks of a configuration for workers that must not be held up: those that may block have
-/// a queue and a thread of their own. `stop` is notified when a sink's reader went away and running on
-/// has no purpose. What costs something to watch is measured where somebody `watches`.
+/// Opens the sinks of a configuration for workers that must not be blocked: sinks that may block have a
+/// queue and a thread. `stop` is notified when a sink's reader is gone, so that the agent has nothing
+/// left to do. Statistics that cost something are collected only if `watches`.
 ///
 /// # Errors
 /// The first sink that cannot be opened.
@@ -172,7 +172,7 @@ pub fn build(
     })
 }
 
-/// As [`build`], for who can wait for as long as a sink takes, as nothing is lost meanwhile.
+/// As [`build`], for callers that lose nothing while they wait for a sink.
 ///
 /// # Errors
 /// As [`build`].
@@ -187,16 +187,16 @@ pub fn build_without_queues(
 /// The user of the sinks.
 #[derive(Clone, Copy)]
 enum Purpose {
-    /// Workers, which must not be held up.
+    /// Workers, which must not be blocked.
     Live {
-        /// True where statistics are watched that cost something.
+        /// True if statistics are collected that cost something.
         watches: bool,
     },
     /// A replay, which waits for as long as a sink takes.
     Replay,
 }
 
-/// `share` makes those that may block fit for the workers.
+/// `share` gives sinks that may block a queue, if the workers need that.
 fn open_all(
     configs: &[SinkConfig],
     node: &str,
@@ -230,7 +230,7 @@ fn open_all(
     configs.iter().map(open).collect()
 }
 
-/// Standard output, with a line for each message; for records of one message each.
+/// Opens standard output with a line for each message, for records of one message each.
 #[must_use]
 pub fn messages(stop: &Arc<Notify>) -> Named {
     let sink = Arc::new(stdout::Stdout::new(Format::Message, stop.clone()));
