@@ -182,7 +182,7 @@ impl Summaries {
     /// Applies delivery reports, and sends the backlog; true if nothing waits any more.
     pub(super) fn send(&self) -> bool {
         let mut backlog = self.backlog.lock();
-        // Reports are taken and applied under one lock: nobody sees the state in between.
+        // Reports are taken and applied under one lock, so no caller sees the state in between.
         let reports = std::mem::take(&mut *self.context.summary_reports.lock());
         let have_come = !reports.is_empty();
         for report in reports {
