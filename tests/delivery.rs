@@ -1,13 +1,13 @@
-//! The way to a real broker, and the spool on it: whatever happens to either, each record is consumed, or in a counted
-//! reason.
+//! Delivery to a real broker, with a spool: whatever happens to either, each record is consumed, or counted as lost for
+//! a reason.
 //!
 //! ```text
 //!  feed: numbered exchanges ─▶ FIFO ─▶ tap53 replay ─┬▶ spool ─▶ Kafka ─▶ kcat ─▶ fastavro
 //!                                                    └▶ standard output: the record was accepted
 //! ```
 //!
-//! Each exchange asks for a name with its number, so that a record identifies its exchange. The
-//! Kafka sink comes first: once the other one has a record, this one has accepted it.
+//! Each exchange queries a name with its number, so that a record identifies its exchange. The Kafka
+//! sink comes first: once a record is on standard output, the Kafka sink has accepted it.
 
 #[path = "delivery/cluster.rs"]
 mod cluster;

@@ -1,4 +1,4 @@
-//! Into a real Apache Kafka, read back by kcat and decoded by fastavro, neither of them ours.
+//! Delivery to a real Apache Kafka. kcat and fastavro read the records, so no code of ours decodes them.
 
 #[path = "kafka/secrets.rs"]
 mod secrets;
@@ -152,14 +152,14 @@ fn records_of_an_outage_arrive_after_it() -> Result<()> {
 
     let ended = agent.stop()?;
     assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
-    // A broker killed between write and acknowledgement may get a record twice: the identifier
-    // tells.
+    // A broker that is killed between write and acknowledgement may have a record twice: its identifier
+    // shows it.
     let records = distinct(&decode(&kafka.consume(TOPIC)?)?);
     records_equal_exchanges(&records, &exchanges, "s0", "INGRESS")?;
     Ledger(&ended.ledger).require_balance()
 }
 
-/// Records without those whose identifier came before.
+/// Returns the records without later ones of the same identifier.
 fn distinct(records: &[Value]) -> Vec<Value> {
     let mut seen = std::collections::HashSet::new();
     let new = |record: &&Value| seen.insert(record["record_id"].to_string());

@@ -33,7 +33,7 @@ const INTERVAL: Duration = Duration::from_millis(10);
 const WARM_UP: Duration = Duration::from_secs(2);
 const MEASURED: Duration = Duration::from_secs(8);
 
-/// Throughput: small batches, so that many of them are on their way.
+/// Throughput: small batches, so that many of them are in flight.
 const ROUND_TRIP_MS: u64 = 100;
 const BATCH: u32 = 100;
 const TRANSACTIONS: u32 = 20_000;
@@ -51,7 +51,7 @@ fn main() -> Result<()> {
     idle(&namespace, &kafka)
 }
 
-/// CPU at a steady load, by the time that the broker's answers take.
+/// CPU at a steady load, by the delay of the broker's answers.
 fn acknowledgements(
     exchanges: &mut Exchanges,
     namespace: &Namespace,
@@ -107,7 +107,7 @@ impl Exchanges {
         Ok(Self { client: of_client, server: server.enter(|| bind(SERVER_END.ipv4, 53))?, next: 0 })
     }
 
-    /// Makes exchanges at the steady rate for so long.
+    /// Creates exchanges at the steady rate for this time.
     fn make(&mut self, time: Duration) -> Result<()> {
         let end = Instant::now() + time;
         let mut due = Instant::now();
@@ -145,7 +145,7 @@ fn throughput(namespace: &Namespace, proxy: &DelayingProxy, kafka: &Kafka<'_>) -
     proxy.set_delay(Duration::from_millis(ROUND_TRIP_MS));
     let keys = format!("compression: lz4, batch_records: {BATCH}");
     let mut feed = Feed::start(namespace, &kafka.address(), topic, &keys)?;
-    // Until it has its connection.
+    // Wait for the connection.
     feed.write(BATCH)?;
     feed.wait_for_log(kafka, topic)?;
     let (began, before) = (Instant::now(), Usage::of(feed.pid())?);
@@ -166,7 +166,7 @@ fn throughput(namespace: &Namespace, proxy: &DelayingProxy, kafka: &Kafka<'_>) -
     Ok(())
 }
 
-/// An agent that captures where nothing happens.
+/// An agent that captures an interface without traffic.
 fn idle(namespace: &Namespace, kafka: &Kafka<'_>) -> Result<()> {
     println!("idle, sink                    CPU ms/s   waits/s   of which");
     kafka.create_topic("idle")?;

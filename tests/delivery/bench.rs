@@ -20,8 +20,8 @@ const TRANSACTIONS: u32 = 50_000;
 /// Written to the FIFO at once.
 const CHUNK: u32 = 500;
 
-/// Compression and the most records that go together: at 5,000 records a second for a partition, 20 ms
-/// of linger make a hundred.
+/// Compression and the most records of a batch: at 5,000 records a second for a partition, 20 ms of
+/// linger give a hundred.
 const CASES: [(&str, u32); 12] = [
     ("none", 10),
     ("none", 100),
@@ -85,6 +85,6 @@ fn cpu_us(pid: i32) -> Result<u64> {
     let ticks = |index: usize| -> Result<u64> {
         Ok(fields.split_whitespace().nth(index).context("a field")?.parse()?)
     };
-    // utime and stime, of which there are a hundred a second.
+    // utime and stime, in hundredths of a second.
     Ok((ticks(11)? + ticks(12)?) * 10_000)
 }

@@ -1,4 +1,4 @@
-//! Three brokers, of which one after the other restarts under load.
+//! Three brokers, which restart under load one after the other.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -30,7 +30,7 @@ fn no_record_is_lost_and_each_client_keeps_its_order_while_brokers_restart_in_tu
             spool(mode, &directory.path().join(mode), "fsync: never")
         });
         let keys = format!("key: client_address\n    {spool}");
-        // The first one that is named is not there.
+        // The first address has no broker.
         let brokers = [vec!["127.0.0.1:9".to_owned()], cluster.addresses()].concat();
         let mut run = Run::start(&namespace, &brokers.join("\", \""), &keys, next)?;
         run.ask_as(CLIENTS);
@@ -57,8 +57,7 @@ fn no_record_is_lost_and_each_client_keeps_its_order_while_brokers_restart_in_tu
         consumed.require_exactly(0..next)?;
         assert_eq!(ended.records("delivered")?, u64::from(next - begin));
 
-        // Whether all records of a client are in one partition, each after those before it; what
-        // comes a second time does not count.
+        // All records of a client must be in one partition and in order; duplicates are left out.
         let mut seen = HashSet::new();
         let mut last: HashMap<&[u8], (u32, u32)> = HashMap::new();
         let mut out_of_order = 0;
@@ -90,7 +89,7 @@ fn no_record_is_lost_and_each_client_keeps_its_order_while_brokers_restart_in_tu
     Ok(())
 }
 
-/// Two as an operator does it, and one that crashes.
+/// Two brokers are stopped by an operator, and one crashes.
 fn restart_each(cluster: &mut Cluster<'_>) -> Result<()> {
     let signals = [Signal::SIGTERM, Signal::SIGKILL, Signal::SIGTERM];
     for (index, signal) in signals.into_iter().enumerate() {

@@ -20,7 +20,7 @@ fn consume_both(kafka: &Kafka<'_>) -> Result<Consumed> {
     Ok(Consumed { records: kafka.consume(TOPIC)?, summaries: kafka.consume(SUMMARIES)? })
 }
 
-/// Waits until the topics have what `is_said` looks for in the runs, the oldest first.
+/// Waits until `is_said` is true for the runs in the topics, the oldest first.
 fn wait_until_logged(
     kafka: &Kafka<'_>,
     what: &str,
@@ -52,7 +52,7 @@ fn the_topics_account_for_duplicates_a_killed_agent_and_spooled_records() -> Res
 
     // A broker that hangs for longer than the message timeout: records come twice.
     let mut run = start(&kafka, 0)?;
-    // Once more where the broker was stopped before it had anything of what is sent again.
+    // Try again if the broker was stopped before it received any of the retried records.
     for attempt in 1.. {
         let from = run.process().stderr().len();
         run.feed_unseen(500)?;
@@ -92,11 +92,11 @@ fn the_topics_account_for_duplicates_a_killed_agent_and_spooled_records() -> Res
     run.kill()?;
     kafka.signal(Signal::SIGCONT)?;
     let [runs, windows] = consume_both(&kafka)?.ask([RUNS, WINDOWS])?;
-    // Nobody can know yet that it was killed.
+    // No summary shows yet that it was killed.
     assert_eq!((&runs[1]["state"], &runs[1]["complete"]), (&json!("running"), &json!("not yet")));
     assert_eq!(windows.last().context("windows")?["complete"], "open");
 
-    // The next run finds them, and nothing of the killed one is on its way any more.
+    // The next run delivers them, and nothing of the killed one is in flight any more.
     let run = start(&kafka, next)?;
     let runs = wait_until_logged(&kafka, "what was carried to arrive", |runs| {
         runs.len() == 3 && runs[1]["arrived"] == 700
@@ -217,7 +217,7 @@ fn spool_drops_are_reported_by_the_run_that_drops_them_and_the_sums_are_complete
     assert_eq!(number(first, "missing")?, dropped[0] + dropped[1], "{first}");
     assert_eq!((&first["complete"], &second["complete"]), (&json!("no"), &json!("yes")));
     assert_eq!((number(first, "expected")?, number(second, "expected")?), (14_000, 6_000));
-    // What the last one delivered is all the rest.
+    // The last run delivered the rest.
     let arrived = i64::from(next) - dropped.iter().sum::<i64>();
     assert_eq!(consume(&kafka)?.times.len() as i64, arrived);
     assert_eq!((number(last, "expected")?, number(last, "carried")?), (0, arrived));

@@ -1,4 +1,4 @@
-//! The agent is killed, at any moment.
+//! The agent is killed at any moment.
 
 use std::{env, ops::Range};
 
@@ -8,7 +8,7 @@ use tap53_harness::{agent, kafka::Kafka, scratch, wait};
 
 use super::run::{DEADLINE, QUICK, Run, TOPIC, consume, namespace, spool};
 
-/// Rounds of the loop; more of them by this variable.
+/// The number of rounds, which this variable changes.
 const ROUNDS: u32 = 20;
 const ROUNDS_VARIABLE: &str = "TAP53_KILL_ROUNDS";
 
@@ -22,19 +22,19 @@ fn an_agent_that_is_killed_again_and_again_loses_no_record_that_it_accepted() ->
     let kafka = Kafka::start(&namespace)?;
     kafka.create_topic(TOPIC)?;
     let directory = scratch::directory("queue")?;
-    // Room for all that is accepted, since little gets through in a round; and segments as small as
-    // that allows, so that they come and go.
+    // Room for everything that is accepted, since little is delivered in a round; and segments as
+    // small as possible, so that some are removed.
     let max_bytes = (8 << 20) + u64::from(rounds()) * (256 << 10);
     let more = format!("max_bytes: {max_bytes}, replay_records_per_s: 0");
     let keys = spool("durable", directory.path(), &more);
     let (mut next, mut accepted) = (0, Vec::new());
     for round in 0..rounds() {
         let mut run = Run::start(&namespace, &kafka.address(), &keys, next)?;
-        // More in some rounds than in others, and some more that may be anywhere when it ends.
+        // Some rounds have more than others, and a few more records may be anywhere at the kill.
         run.feed(100 + round * 97 % 800)?;
         run.feed_unseen(100 + round * 31 % 100)?;
         if round % 5 == 3 {
-            // Nothing arrives in this round.
+            // Nothing is delivered in this round.
             kafka.signal(Signal::SIGSTOP)?;
             run.feed(500)?;
         }
@@ -48,7 +48,7 @@ fn an_agent_that_is_killed_again_and_again_loses_no_record_that_it_accepted() ->
         if ended.records("spooled")? == 0 {
             break;
         }
-        // As long as it gets anywhere.
+        // As long as it makes progress.
         ensure!(ended.records("delivered")? > 0, "{}", ended.log);
     }
     let consumed = consume(&kafka)?;
@@ -79,7 +79,7 @@ fn in_fast_mode_a_kill_costs_no_more_than_the_producer_may_hold() -> Result<()> 
     let directory = scratch::directory("queue")?;
     let keys = format!("queue_bytes: {QUEUE_BYTES}\n    {}", spool("fast", directory.path(), ""));
     let (mut next, mut missing) = (0, 0);
-    // Where the machine is so slow that the agent notices first that nothing arrives, once more.
+    // Try again if the machine is so slow that the agent notices the outage first.
     for attempt in 1..=5 {
         let mut run = Run::start(&namespace, &kafka.address(), &keys, next)?;
         run.feed(500)?;
@@ -90,7 +90,7 @@ fn in_fast_mode_a_kill_costs_no_more_than_the_producer_may_hold() -> Result<()> 
             let line = run.process().wait_for_line("records to kafka", from, DEADLINE)?;
             Ok((!line.contains("in flight") && !line.contains("spooled")).then_some(()))
         })?;
-        // Not stopped: what had got as far as its socket would be in its topic once it went on.
+        // Killed, not stopped: a stopped broker would still read what is in its socket.
         kafka.kill();
         // More than the queue holds.
         run.feed_unseen(8_000)?;
@@ -114,13 +114,13 @@ fn in_fast_mode_a_kill_costs_no_more_than_the_producer_may_hold() -> Result<()> 
     }
     assert!(missing > 0, "the queue was never in memory when it was killed: nothing was tried");
 
-    // And with the broker noticed to be away, none.
+    // Once the outage is noticed, a kill loses none.
     let mut run = Run::start(&namespace, &kafka.address(), &keys, next)?;
     run.feed(500)?;
     kafka.kill();
     run.feed(1_000)?;
     run.process().wait_for_line("event=\"buffering_to_spool\"", 0, DEADLINE)?;
-    // What was in memory has been taken back once none is in flight.
+    // Records in memory are requeued once none is in flight.
     wait::until("memory to be empty", DEADLINE, || {
         let from = run.process().stderr().len();
         run.process().signal(Signal::SIGUSR1)?;
@@ -141,13 +141,13 @@ fn spool_totals_count_the_drops_of_killed_agents_exactly() -> Result<()> {
     let namespace = namespace()?;
     let mut kafka = Kafka::start(&namespace)?;
     kafka.create_topic(TOPIC)?;
-    // Nothing gets through before the end.
+    // Nothing is delivered before the end.
     kafka.kill();
     let directory = scratch::directory("queue")?;
     let keys = spool("durable", directory.path(), "max_bytes: 4194304, replay_records_per_s: 0");
     let keys = format!("{QUICK}\n    {keys}");
     let mut next = 0;
-    // More than the spool holds, and then more than it has room for.
+    // More than the spool holds, twice.
     for count in [16_000, 4_000] {
         let mut run = Run::start(&namespace, &kafka.address(), &keys, next)?;
         run.feed(count)?;
@@ -163,7 +163,7 @@ fn spool_totals_count_the_drops_of_killed_agents_exactly() -> Result<()> {
     let number = |key: &str| spool["records"][key].as_u64().context("a number of the spool");
     let lost = spool["records"]["lost"]["dropped_oldest"].as_u64().context("a loss")?;
     println!("{next} accepted, {lost} dropped by agents that were killed: {spool}");
-    // Whether they had counted it, or it was on its way to a broker that was not there.
+    // Counted by them or not: a record may have been in flight to an unreachable broker.
     ensure!(lost > 4_000, "more than that did not fit");
     assert_eq!((number("appended")?, number("waiting")?), (u64::from(next), 0));
     assert_eq!(number("arrived")? + lost, u64::from(next));
@@ -177,7 +177,7 @@ fn spool_totals_count_the_drops_of_killed_agents_exactly() -> Result<()> {
     Ok(())
 }
 
-/// Numbers that follow each other, as ranges.
+/// Consecutive numbers as ranges.
 fn ranges(numbers: &[u32]) -> Vec<Range<u32>> {
     let mut ranges: Vec<Range<u32>> = Vec::new();
     for number in numbers {

@@ -1,4 +1,4 @@
-//! The disk is full, is cut off from its power, or holds a great deal.
+//! The disk is full, loses its power, or has a large spool.
 
 use std::{
     fs,
@@ -19,13 +19,13 @@ fn a_full_disk_costs_the_oldest_records_and_each_is_counted() -> Result<()> {
     let mut kafka = Kafka::start(&namespace)?;
     kafka.create_topic(TOPIC)?;
     let disk = Mount::tmpfs(16 << 20)?;
-    // Allowed to hold more than fits.
+    // The limit is larger than the disk.
     let keys = spool_keys("durable", disk.path(), "max_bytes: 67108864, replay_records_per_s: 0");
     let keys = format!("{QUICK}\n    {keys}");
     let mut run = Run::start(&namespace, &kafka.address(), &keys, 0)?;
     run.feed(500)?;
     kafka.kill();
-    // Half of the disk is used otherwise, for a while.
+    // Another file takes half of the disk for a while.
     let other = disk.path().join("other");
     fs::write(&other, vec![1; 8 << 20])?;
     run.feed(30_000)?;
@@ -45,8 +45,7 @@ fn a_full_disk_costs_the_oldest_records_and_each_is_counted() -> Result<()> {
     let consumed = consume(&kafka)?;
     let missing = consumed.missing(0..next);
     println!("{dropped} dropped of {next}, {} missing", missing.len());
-    // What was on its way when it was dropped may have arrived after it was counted; not the other
-    // way round.
+    // A record in flight may arrive after it was dropped and counted, but never the reverse.
     assert!(missing.len() as u64 <= dropped, "{} against {dropped}", missing.len());
     assert_eq!(ended.records("delivered")? + dropped, u64::from(next));
     Ok(())
@@ -83,7 +82,7 @@ fn a_power_cut_loses_no_more_than_the_interval_with_fsync_at_intervals() -> Resu
     for _ in 0..3 {
         let accepted = run.feed(400)?;
         let since = Instant::now();
-        // ext4 by itself would take five seconds, or thirty.
+        // ext4's own default is five seconds, or thirty.
         wait::until("the records to be on the disk", 6 * interval, || {
             let begun = since.elapsed();
             let found = waiting(&disk.after_power_cut()?)?;
@@ -94,7 +93,7 @@ fn a_power_cut_loses_no_more_than_the_interval_with_fsync_at_intervals() -> Resu
     run.terminate()?.require_nothing_lost()
 }
 
-/// Records that a spool on this disk holds and that can be read.
+/// The readable records of a spool on this disk.
 fn waiting(disk: &Mount) -> Result<u64> {
     let directory = disk.path().join("spool");
     if !directory.is_dir() {
@@ -165,7 +164,7 @@ fn the_command_lists_verifies_and_exports_waiting_records() -> Result<()> {
     let mut run = Run::start(&namespace, "127.0.0.1:9", &keys, 0)?;
     run.feed(700)?;
     let path = directory.path().to_str().context("a path in UTF-8")?;
-    // While the agent runs, too.
+    // Also while the agent runs.
     let listed = agent::run(&["spool", "ls", path])?;
     let text = String::from_utf8(listed.stdout)?;
     assert!(text.contains("waiting: 700 records (1400 messages), from id 0 on"), "{text}");
@@ -189,7 +188,7 @@ fn the_command_lists_verifies_and_exports_waiting_records() -> Result<()> {
         records.iter().map(|record| record["qname"].as_str().unwrap_or("")).collect();
     let expected: Vec<_> = (0..700).map(|number| format!("q{number}.tap53.test")).collect();
     assert_eq!(names, expected);
-    // As JSON, and to standard output, where nothing else is then.
+    // As JSON, and to standard output, which then has nothing else.
     let json = agent::run(&["spool", "export", "--json", path, "-"])?;
     assert_eq!((json.status.code(), &json.stderr[..]), (Some(0), &b"700 records exported\n"[..]));
     let lines = String::from_utf8(json.stdout)?;
@@ -206,10 +205,10 @@ fn the_command_lists_verifies_and_exports_waiting_records() -> Result<()> {
     let copy = out.path().join("piped.avro");
     fs::write(&copy, piped.stdout)?;
     assert_eq!(fastavro::read_containers(&[copy])?, records);
-    // A file that is there is not written over.
+    // An existing file is not overwritten.
     assert_eq!(agent::run(&["spool", "export", path, file_text])?.status.code(), Some(1));
 
-    // A byte in the middle goes bad.
+    // Damage a byte in the middle.
     let segment = &spool::contents(directory.path())?.list()[0].path;
     let mut bytes = fs::read(segment)?;
     let middle = bytes.len() / 2;

@@ -1,4 +1,4 @@
-//! A broker that lost the end of its log, which an idempotent producer has acknowledgements of.
+//! A broker that lost the end of its log, which it had acknowledged to an idempotent producer.
 
 use std::fs::{self, File};
 
@@ -7,9 +7,9 @@ use tap53_harness::{kafka::Kafka, namespace::Namespace, scratch, wait};
 
 use super::run::{DEADLINE, Run, TOPIC, consume, spool};
 
-/// The broker then knows an older sequence number than the producer's next one, which could end an
-/// idempotent producer for good. With Kafka 4.4 and librdkafka 2.12 what follows arrives without a
-/// new one; that a new one is made where it takes that, is tested on librdkafka's mock.
+/// The broker then expects an older sequence number than the producer's next one, which may be fatal
+/// for an idempotent producer. With Kafka 4.4 and librdkafka 2.12, later records arrive without a new
+/// producer. The replacement after a fatal error is tested with librdkafka's mock.
 #[test]
 fn a_broker_that_lost_the_end_of_its_log_gets_all_that_comes() -> Result<()> {
     let namespace = Namespace::new()?;
@@ -20,7 +20,7 @@ fn a_broker_that_lost_the_end_of_its_log_gets_all_that_comes() -> Result<()> {
         let directory = scratch::directory("queue")?;
         let keys = mode.map_or(String::new(), |mode| spool(mode, directory.path(), ""));
         let mut run = Run::start(&namespace, &kafka.address(), &keys, 0)?;
-        // In more than one batch.
+        // More than one batch.
         for fed in [100, 1_000] {
             run.feed(fed - run.next())?;
             wait::until("records to arrive", DEADLINE, || {
@@ -42,8 +42,8 @@ fn a_broker_that_lost_the_end_of_its_log_gets_all_that_comes() -> Result<()> {
     Ok(())
 }
 
-/// Cuts the end of the log, as a file system that did not write it; the broker itself drops a batch that
-/// is cut.
+/// Truncates the log, as a file system would that did not write its end. The broker itself drops a
+/// truncated batch.
 fn forget_the_end(kafka: &Kafka<'_>) -> Result<()> {
     for file in kafka.partition_files(TOPIC)? {
         match file.extension().and_then(|extension| extension.to_str()) {
@@ -51,7 +51,7 @@ fn forget_the_end(kafka: &Kafka<'_>) -> Result<()> {
                 let log = File::options().write(true).open(&file)?;
                 log.set_len(log.metadata()?.len() / 2)?;
             }
-            // Made anew from the log.
+            // The broker creates it again from the log.
             Some("index" | "timeindex" | "snapshot") => fs::remove_file(file)?,
             _ => {}
         }

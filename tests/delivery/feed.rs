@@ -1,4 +1,4 @@
-//! An agent that gets synthetic traffic from a FIFO, and the records of it in a topic.
+//! An agent that reads synthetic traffic from a FIFO, and its records in a topic.
 
 use std::{
     fs::{self, File},
@@ -33,7 +33,7 @@ pub(super) struct Feed {
 }
 
 impl Feed {
-    /// Starts it with a Kafka sink of these keys.
+    /// Starts it with these keys of the Kafka sink.
     pub(super) fn start(
         namespace: &Namespace,
         broker: &str,
@@ -69,7 +69,7 @@ impl Feed {
         self.process.pid()
     }
 
-    /// Feeds so many transactions.
+    /// Feeds this many transactions.
     pub(super) fn write(&mut self, transactions: u32) -> Result<()> {
         let mut packets = Pcap::default();
         for number in self.next..self.next + transactions {
@@ -80,7 +80,7 @@ impl Feed {
         Ok(())
     }
 
-    /// Waits until nearly all that was fed is in the log, and returns what is there. The last few wait
+    /// Waits until nearly all fed transactions are in the log, and returns its size. The last few wait
     /// for more input.
     pub(super) fn wait_for_log(&self, kafka: &Kafka<'_>, topic: &str) -> Result<(u64, u64, u64)> {
         wait::until("all records to be in the log", DEADLINE, || {

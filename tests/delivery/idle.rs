@@ -1,5 +1,5 @@
-//! An agent with nothing to do. What its threads do is counted, not timed: each wait that a thread
-//! begins is a wake-up that ended.
+//! An agent with nothing to do. The test counts the wake-ups of its threads, and measures no time: each
+//! wait that begins is the end of a wake-up.
 
 use std::{
     fs, thread,
@@ -11,7 +11,7 @@ use tap53_harness::{agent::Agent, kafka::Kafka, scratch, usage::Usage, wait};
 
 use super::run::{DEADLINE, TOPIC, namespace};
 
-/// Long against every period of the agent.
+/// Long compared with every period of the agent.
 const INTERVAL: Duration = Duration::from_secs(4);
 
 /// Waits a second of all threads together. Four of each worker, two of the spool's sender, a few of
@@ -40,7 +40,7 @@ fn an_idle_agent_sleeps() -> Result<()> {
              \x20 - {{type: kafka, brokers: ['{broker}'], topic: {TOPIC}{spool}}}\n"
         );
         let agent = Agent::start(&namespace, &yaml, &[])?;
-        // The best of some intervals: it connects at first, and requests metadata now and then.
+        // The best of several intervals, since it connects first, and sometimes requests metadata.
         let used = wait::until("an interval in which the agent sleeps", DEADLINE, || {
             let before = Usage::of(agent.process().pid())?;
             let end = Instant::now() + INTERVAL;

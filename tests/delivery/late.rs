@@ -1,4 +1,4 @@
-//! A broker that takes its time to acknowledge.
+//! A broker that acknowledges late.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ fn batches_do_not_wait_for_acknowledgements_and_keep_their_order_when_connection
     for _ in 0..3 {
         run.feed(RECORDS / 4)?;
         proxy.wait_for_unanswered(5)?;
-        // The broker has these batches or not, and no report says which.
+        // The broker may have these batches or not, and no report shows which.
         proxy.break_connections();
     }
     let ended = run.finish()?;

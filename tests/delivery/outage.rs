@@ -1,4 +1,4 @@
-//! The broker goes away, and comes back.
+//! The broker is unreachable for a while.
 
 use anyhow::Result;
 use nix::sys::signal::Signal;
@@ -60,7 +60,7 @@ fn the_next_run_delivers_the_rest_of_the_spool() -> Result<()> {
         let spooled = ended.records("spooled")?;
         assert_eq!(spooled + ended.records("delivered")?, 1_100, "{mode}");
         assert!(spooled >= 1_000, "{mode}: {spooled}");
-        // Once more without a broker: nothing changes.
+        // Again without a broker: nothing changes.
         let mut run = Run::start(&namespace, &kafka.address(), &keys, next)?;
         run.feed(1)?;
         next = run.next();
@@ -131,8 +131,8 @@ fn memory_does_not_grow_while_the_broker_is_away() -> Result<()> {
     run.feed(40_000)?;
     let after = peak_memory_kib(&run)?;
     println!("peak memory: {before} KiB after 11000 records, {after} KiB after 51000");
-    // The producer holds its queue's bytes, and each message's own structures; the sender knows
-    // where each of them is. The rest is what the allocator keeps.
+    // The producer has its queue's bytes and the structures of each message, and the sender has their
+    // positions. The rest is kept by the allocator.
     assert!(after < 96 << 10, "{after} KiB");
     assert!(after < before + (24 << 10), "{before} KiB, then {after} KiB");
     let ended = run.terminate()?;
@@ -141,8 +141,8 @@ fn memory_does_not_grow_while_the_broker_is_away() -> Result<()> {
     Ok(())
 }
 
-/// Waits until this is the last that the agent said of the broker. It may have said it before: with
-/// a short timeout and a slow machine, records fail while others arrive.
+/// Waits until this is the last event about the broker. There may be others before it: with a short
+/// timeout and a slow machine, records fail while others arrive.
 fn wait_until_noticed(run: &Run, what: &str) -> Result<()> {
     wait::until(what, DEADLINE, || {
         let lines = run.process().stderr().lines();

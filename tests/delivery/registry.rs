@@ -1,5 +1,5 @@
-//! With a real schema registry: what is in the topic is read by Confluent's client, with the schemas
-//! that it fetches there.
+//! With a real schema registry: Confluent's client reads the topic, with the schemas that it fetches
+//! there.
 
 use std::{
     fs,
@@ -25,7 +25,7 @@ use super::run::{DEADLINE, QUICK, Run, TOPIC, namespace, number, spool as spool_
 
 const SUMMARIES: &str = "ledger-summaries";
 const SUBJECT: &str = "dns-transactions-value";
-/// A record of this name that shares no field.
+/// A record of the same name without a common field.
 const FOREIGN: &str = r#"{"type": "record", "name": "DnsTransaction", "namespace": "tap53",
     "fields": [{"name": "something_else", "type": "int"}]}"#;
 
@@ -37,8 +37,7 @@ fn schema_text() -> Result<String> {
     Ok(String::from_utf8(agent::run(&["schema"])?.stdout)?)
 }
 
-/// The ids of the schemas that the records were written with, each once, after it is known that all
-/// of `0..next` are there.
+/// Returns the schema ids of the records, each once, after all of `0..next` have arrived.
 fn require_all(read: &[Read], next: u32) -> Result<Vec<u32>> {
     let mut numbers: Vec<_> =
         read.iter().map(|read| number(&read.record)).collect::<Result<_>>()?;
@@ -72,7 +71,7 @@ fn confluents_own_client_reads_the_topic_with_the_schema_from_the_registry() -> 
     let kafka = Kafka::start(&namespace)?;
     kafka.create_topic(TOPIC)?;
     let registry = Registry::start(&namespace)?;
-    // So that the first id is none that anything could be by itself.
+    // So that the first id is not the default of anything.
     for subject in ["a-value", "b-value"] {
         registry.register(subject, &FOREIGN.replace("something_else", &subject[..1]))?;
     }
@@ -99,7 +98,7 @@ fn confluents_own_client_reads_the_topic_with_the_schema_from_the_registry() -> 
     assert_eq!(read[0].record["schema_version"], tap53_records::encode::SCHEMA_VERSION);
     assert_eq!(read[0].record["node"], "test");
 
-    // The same again: nothing is registered twice, whatever the subject.
+    // Again: nothing is registered twice, for any subject.
     let mut next = 300;
     for (strategy, subject) in [
         ("topic_name", SUBJECT),
@@ -176,7 +175,7 @@ fn records_wait_for_a_registry_that_was_never_there_and_leave_when_it_comes() ->
         if mode != "off" {
             export_is_readable(directory.path(), 500)?;
         }
-        // It hangs before it answers: only the registry's thread waits.
+        // It hangs before its answer: only the registry's thread waits.
         registry.restart()?;
         registry.signal(Signal::SIGSTOP)?;
         run.feed(100)?;
@@ -236,7 +235,7 @@ fn an_id_outlives_the_registry_the_agent_and_both() -> Result<()> {
     let mut run = Run::start(&namespace, &kafka.address(), &keys, 0)?;
     run.feed(1_000)?;
     wait_for(&kafka, 1_000)?;
-    // Under load, and for good.
+    // Under load, and permanently.
     run.feed_unseen(1_000)?;
     registry.kill();
     run.feed(1_000)?;
@@ -255,7 +254,7 @@ fn an_id_outlives_the_registry_the_agent_and_both() -> Result<()> {
     let read = registry.consume(&kafka.address(), TOPIC, None)?;
     assert_eq!(require_all(&read, 4_000)?, [2]);
 
-    // Another one in its place, where another schema has the id.
+    // Another registry replaces it, in which another schema has the id.
     registry.wipe()?;
     for field in ["a", "b"] {
         let schema = FOREIGN.replace("something_else", field);
@@ -267,7 +266,7 @@ fn an_id_outlives_the_registry_the_agent_and_both() -> Result<()> {
     run.feed(1_000)?;
     run.finish()?.require_nothing_lost()?;
     let messages = kafka.consume(TOPIC)?;
-    // Some of those before may have come twice.
+    // Some earlier ones may have arrived twice.
     let ids = messages[messages.len() - 1_000..].iter().map(|message| message.value[..5].to_vec());
     assert!(ids.eq(std::iter::repeat_n(vec![0, 0, 0, 0, 3], 1_000)));
     Ok(())
@@ -290,7 +289,7 @@ fn a_schema_that_does_not_fit_is_refused_and_records_wait_until_it_does() -> Res
     run.feed(100)?;
     wait_for_cause(&run, SUBJECT)?;
     assert_eq!((registry.versions(SUBJECT)?, kafka.consume(TOPIC)?.len()), (1, 0));
-    // The operator knows what they do.
+    // The operator allows it.
     registry.require_compatibility("NONE")?;
     wait_for(&kafka, 100)?;
     run.finish()?.require_nothing_lost()?;
@@ -316,7 +315,7 @@ fn with_register_false_a_schema_is_looked_up_and_never_registered() -> Result<()
     let line = wait_for_cause(&run, "tap53 schema")?;
     assert!(line.contains(SUBJECT), "{line}");
     assert_eq!((registry.versions(SUBJECT)?, kafka.consume(TOPIC)?.len()), (0, 0));
-    // By hand, through a tool that lays it out in its own way.
+    // By hand, with a tool that formats it differently.
     let schema: Value = serde_json::from_str(&schema_text()?)?;
     registry.register(SUBJECT, &schema.to_string())?;
     wait_for(&kafka, 100)?;
@@ -345,7 +344,7 @@ fn a_registry_is_used_over_tls_and_trusted_by_its_ca_only() -> Result<()> {
     run.feed(100)?;
     wait_for_cause(&run, "has a certificate that is not trusted")?;
     assert_eq!(registry.versions(SUBJECT)?, 0);
-    // The right one, while it runs.
+    // The right one is registered while it runs.
     fs::copy(security.path("ca.pem"), &ca)?;
     wait_for(&kafka, 100)?;
     run.finish()?.require_nothing_lost()?;
@@ -388,7 +387,7 @@ fn readers_of_every_version_read_records_of_every_version() -> Result<()> {
     let kafka = Kafka::start(&namespace)?;
     kafka.create_topic(TOPIC)?;
     let registry = Registry::start(&namespace)?;
-    // The registry itself sees to it that each version reads each other.
+    // The registry itself checks that each version can read each other.
     registry.require_compatibility("FULL_TRANSITIVE")?;
     let directory = scratch::directory("queue")?;
     let mut earlier = 0;
@@ -427,8 +426,8 @@ fn readers_of_every_version_read_records_of_every_version() -> Result<()> {
     Ok(())
 }
 
-/// The check of every new version: a registry takes it after all that came before, and this one can
-/// tell.
+/// Checks every new version: a registry accepts it after all earlier ones, and refuses an incompatible
+/// one.
 #[test]
 fn a_registry_refuses_every_way_to_break_the_schema_and_takes_the_right_ones() -> Result<()> {
     let namespace = namespace()?;

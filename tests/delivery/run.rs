@@ -1,4 +1,4 @@
-//! An agent that is fed numbered exchanges, and what of them got through.
+//! An agent that is fed numbered exchanges, and the records that were delivered.
 
 use std::{
     fs::{self, File},
@@ -36,7 +36,7 @@ const CHUNK: u32 = 200;
 /// The section with the flush timeout.
 const FLUSHING: &str = "shutdown: {flush_timeout_ms: 30000}";
 
-/// Configuration keys of the Kafka sink, beside `spool`.
+/// Configuration keys of the Kafka sink, without `spool`.
 pub(super) const QUICK: &str = "message_timeout_ms: 1000\n    queue_bytes: 4194304";
 
 pub(super) fn spool(mode: &str, directory: &Path, more: &str) -> String {
@@ -158,7 +158,7 @@ impl Run {
         self.clients = clients;
     }
 
-    /// Feeds so many exchanges, and waits until the records of all are accepted.
+    /// Feeds this many exchanges, and waits until all their records are accepted.
     pub(super) fn feed(&mut self, count: u32) -> Result<Range<u32>> {
         let begin = self.next;
         for first in (begin..begin + count).step_by(CHUNK as usize) {
@@ -173,11 +173,11 @@ impl Run {
         Ok(begin..self.next)
     }
 
-    /// Feeds so many exchanges, and does not look whether they are accepted.
+    /// Feeds this many exchanges, without waiting until they are accepted.
     pub(super) fn feed_unseen(&mut self, count: u32) -> Result<()> {
         let mut packets = Pcap::default();
         for number in self.next..self.next + count {
-            // The lowest byte holds all of it.
+            // It fits in the lowest byte.
             let [.., client] = (number % u32::from(self.clients)).to_be_bytes();
             push_exchange(&mut packets, number, client);
         }
@@ -206,7 +206,7 @@ impl Run {
     /// Numbers of the records that were accepted so far.
     pub(super) fn accepted(&self) -> Result<Vec<u32>> {
         let lines = self.process.stdout().lines();
-        // The last one may be cut by a kill. Parsing each would take longer than all the rest.
+        // A kill may truncate the last one. Parsing each would take longer than all the rest.
         let lines = lines.iter().filter(|line| line.ends_with('}'));
         let digits = |line: &str| -> Option<u32> {
             let (_, rest) = line.split_once("\"qname\":\"q")?;
@@ -215,7 +215,7 @@ impl Run {
         lines.map(|line| digits(line).with_context(|| format!("a number in {line}"))).collect()
     }
 
-    /// Kills it with SIGKILL; the numbers of the records that it had accepted.
+    /// Kills it with SIGKILL; returns the numbers of the records that it had accepted.
     pub(super) fn kill(self) -> Result<Vec<u32>> {
         let (accepted, log) = self.kill_however_full()?;
         // It had no time to count them in a ledger.
@@ -223,10 +223,10 @@ impl Run {
         Ok(accepted)
     }
 
-    /// Does the same as [`kill`](Self::kill), where its spool may have been too small; and its log.
+    /// Does the same as [`kill`](Self::kill) for a spool that may be too small; returns its log too.
     pub(super) fn kill_however_full(mut self) -> Result<(Vec<u32>, String)> {
         self.process.kill();
-        // Everything that it wrote is read once the process is reaped and its output has ended.
+        // All its output has been read once the process is reaped and the output has ended.
         let _ = self.process.wait(DEADLINE);
         Ok((self.accepted()?, self.process.stderr().text()))
     }
@@ -286,7 +286,7 @@ fn open_for_writing(fifo: &PathBuf, process: &mut Process) -> Result<File> {
             Err(error) => Err(error.into()),
         }
     })?;
-    // From here on a full pipe is to be waited for.
+    // From here on, writes wait while the pipe is full.
     nix::fcntl::fcntl(&file, nix::fcntl::F_SETFL(nix::fcntl::OFlag::empty()))?;
     Ok(file)
 }
@@ -312,10 +312,10 @@ pub(super) fn read(messages: &[Message]) -> Result<Consumed> {
     Consumed::of(messages)
 }
 
-/// Waits until so many different records are in the topic.
+/// Waits until this many different records are in the topic.
 pub(super) fn wait_for(kafka: &Kafka<'_>, records: u32) -> Result<()> {
     wait::until("the records to arrive", DEADLINE, || {
-        // Counting is quick, and decoding is not.
+        // Counting is fast, and decoding is slow.
         let is_enough = kafka.consume(TOPIC)?.len() >= records as usize;
         Ok((is_enough && consume(kafka)?.times.len() == records as usize).then_some(()))
     })

@@ -40,7 +40,7 @@ fn records_are_sent_over_tls_and_new_credentials_are_reloaded() -> Result<()> {
     let line = run.process().wait_for_line("Authentication", 0, DEADLINE)?;
     assert!(!line.contains("not the password"), "{line}");
     assert_eq!(consume(&kafka)?.times.len(), 100);
-    // The right one is written while it runs.
+    // The right one is written while the agent runs.
     fs::write(&password, SCRAM_PASSWORD)?;
     run.process().wait_for_line("event=\"password_reloaded\"", 0, DEADLINE)?;
     wait_for(&kafka, 200)?;
@@ -50,7 +50,7 @@ fn records_are_sent_over_tls_and_new_credentials_are_reloaded() -> Result<()> {
         assert!(!ended.log.contains(secret), "{}", ended.log);
     }
 
-    // A certificate that the broker does not know, and while the agent runs the right one.
+    // A certificate that the broker does not trust, and then, while the agent runs, the right one.
     let files = scratch::directory("files")?;
     let names = ["client.pem", "client.encrypted", "key-password"];
     let copy = |from: &Security| -> Result<()> {

@@ -1,4 +1,4 @@
-//! Two agents, one spool.
+//! Two agents with one spool.
 
 use anyhow::Result;
 use tap53_harness::{kafka::Kafka, scratch};
@@ -22,10 +22,10 @@ fn a_second_agent_sends_without_the_spool_until_the_first_one_ends_and_then_take
         first.feed(100)?;
         let mut second = Run::start(&namespace, &kafka.address(), &keys, first.next())?;
         second.process().wait_for_line(WAITS, 0, DEADLINE)?;
-        // With the broker there, it goes on as if nothing were.
+        // With the broker reachable, nothing changes.
         second.feed(100)?;
         wait_for(&kafka, second.next())?;
-        // Without it, its records wait in memory: the other one's files stay the other one's.
+        // Without it, its records wait in memory: the other agent's files are not touched.
         kafka.kill();
         second.feed(300)?;
         second.process().wait_for_line("event=\"buffering_to_memory\"", 0, DEADLINE)?;

@@ -58,14 +58,14 @@ impl Stage {
     }
 }
 
-/// Puts a secret in the place of another one, as the kubelet does: never half of it.
+/// Replaces a secret atomically, as the kubelet does.
 fn write(path: &Path, text: &str) -> Result<()> {
     let new = path.with_extension("new");
     fs::write(&new, format!("{text}\n"))?;
     Ok(fs::rename(new, path)?)
 }
 
-/// Fails where a secret, or the part of a token that proves it, is anywhere that an operator looks.
+/// Fails if a secret, or the part of a token that proves it, is in any output for operators.
 fn require_unseen(ended: &Ended, secrets: &[String]) -> Result<()> {
     let seen = [&ended.log, &ended.stdout, &ended.ledger.to_string()];
     for secret in secrets {
@@ -110,7 +110,7 @@ fn a_renewed_token_is_used_and_records_continue_beyond_the_first_ones_lifetime()
         anyhow::Ok(())
     };
     let mut run = stage.run(&kafka.token_address(), &keys, 0)?;
-    // Two lives of the first one.
+    // Twice the lifetime of the first one.
     while began.elapsed() < Duration::from_secs(2 * LIFETIME_S.unsigned_abs()) {
         run.feed(20)?;
         renew_in_time()?;
@@ -126,7 +126,7 @@ fn a_renewed_token_is_used_and_records_continue_beyond_the_first_ones_lifetime()
     consumed.require_exactly(0..fed)?;
     require_unseen(&ended, &tokens)?;
     let used = count(&ended.log, "event=\"token_renewed\"");
-    // The last one may have come too late.
+    // The last one may have been too late.
     ensure!(used + 1 >= tokens.len(), "{used} of {} tokens: {}", tokens.len(), ended.log);
     let proofs = count(&ended.log, "authentication successful");
     println!("{used} tokens, {proofs} proofs, {} duplicates of {fed}", consumed.duplicates());
@@ -167,7 +167,7 @@ fn a_rejected_token_is_one_clear_line_and_nothing_is_lost() -> Result<()> {
         println!("{line}");
         assert!(line.contains("ERROR"), "{line}");
         assert_eq!(consume(&kafka)?.times.len(), next as usize);
-        // The right one is written while it runs.
+        // The right one is written while the agent runs.
         let right = issuer.token(600)?;
         write(&path, &right)?;
         next = run.next();
@@ -220,7 +220,7 @@ fn tokens_are_requested_in_time_and_retried_while_the_server_fails() -> Result<(
     wait::until("the records to arrive", DEADLINE, || {
         Ok((consume(&kafka)?.times.len() == 10).then_some(()))
     })?;
-    // It fails for a moment at the request for the second token.
+    // It fails the request for the second token for a moment.
     endpoint.answer(503, LIFETIME_S)?;
     endpoint.process().stdout().wait_for_line("stub answered 503", 0, DEADLINE)?;
     endpoint.answer(200, LIFETIME_S)?;
@@ -236,7 +236,7 @@ fn tokens_are_requested_in_time_and_retried_while_the_server_fails() -> Result<(
     ended.require_nothing_lost()?;
     consume(&kafka)?.require_exactly(0..fed)?;
     let asked = count(&endpoint.process().stdout().text(), "stub answered 200");
-    // At four fifths of the life of the one before.
+    // At four fifths of the lifetime of the previous one.
     ensure!((3..10).contains(&asked), "{}", endpoint.process().stdout().text());
     let used = count(&ended.log, "event=\"token_renewed\"");
     ensure!(used >= asked - 1, "{used} of {asked}");

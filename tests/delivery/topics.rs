@@ -9,7 +9,7 @@ use tap53_harness::{
 
 use super::run::{DEADLINE, Run, TOPIC, consume, namespace, spool};
 
-/// Quick to find out.
+/// So that the agent notices quickly.
 const QUICK: &str = "options: {topic.metadata.propagation.max.ms: 500}";
 
 #[test]
@@ -23,7 +23,7 @@ fn no_topic_is_created_without_create_topic_even_if_brokers_auto_create() -> Res
     let line = run.process().wait_for_line("event=\"topic_missing\"", 0, DEADLINE)?;
     assert!(line.contains(TOPIC) && line.contains("create_topic"), "{line}");
     let configuration = run.configuration().display().to_string();
-    // Nor does the doctor.
+    // The doctor creates none either.
     let mut doctor = namespace.command(agent::binary()?);
     let said = doctor.args(["doctor", "--config", &configuration]).output()?;
     let said = String::from_utf8_lossy(&said.stdout).into_owned();

@@ -1,5 +1,5 @@
-//! Made traffic, after a cluster's: few names asked often, many asked seldom, search lists, one to four
-//! answers. The same each time.
+//! Synthetic traffic, modelled on a cluster's: few names are queried often, many rarely, with search
+//! lists and one to four answers. It is the same each time.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -70,7 +70,7 @@ fn name(rank: u32) -> (String, bool) {
     let namespace = word(rank / 7);
     match rank % 5 {
         0 | 1 => (format!("{}.{namespace}.svc.cluster.local", word(rank)), true),
-        // A search list's.
+        // From a search list.
         2 => (
             format!("{}.{}.{namespace}.svc.cluster.local", word(rank), ZONES[rank as usize % 10]),
             false,

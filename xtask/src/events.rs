@@ -156,6 +156,7 @@ fn the_page_of_events_lists_exactly_the_events_of_the_code() -> Result<()> {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("a repository")?;
     let mut files = Vec::new();
     sources(&repository.join("agent/src"), &mut files)?;
+    sources(&repository.join("agent/librdkafka/src"), &mut files)?;
     for entry in fs::read_dir(repository.join("agent/crates"))? {
         sources(&entry?.path().join("src"), &mut files)?;
     }

@@ -1,4 +1,5 @@
-//! librdkafka with two faults mended.
+//! librdkafka with two faults mended, and with safe versions of the calls that `rdkafka` lacks: a
+//! [producer](PolledProducer) that does not wake up while it is idle, tokens, passwords and latencies.
 //!
 //! **Requests in flight.** Brokers remember the last five batches of a producer and partition, so an
 //! idempotent producer may have five requests unanswered. librdkafka (2.12 and all before, 2.15 too)
@@ -20,6 +21,12 @@
 //! `build.rs` does this at build time, to the sources that rdkafka-sys brings. When those change in
 //! one of these places, the build fails and says so. Remove the first once librdkafka counts requests
 //! itself (its pull request 4989), the second once it checks the number.
+
+mod calls;
+mod polled;
+
+pub use calls::{latency, set_password, set_token};
+pub use polled::{Error, PolledProducer};
 
 // The symbols that the mended objects have in place of the originals' come from this library.
 use rdkafka_sys as _;

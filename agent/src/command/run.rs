@@ -23,7 +23,7 @@ use tap53_attribution::{Containers, Directory, Kubernetes};
 use tap53_base::privileges;
 use tap53_capture::capture::{CaptureThread, KernelLog};
 use tap53_ledger::Ledger;
-use tap53_sinks as sink;
+use tap53_sinks::{self as sink, OpenError};
 use tap53_spool as spool;
 use tempfile::NamedTempFile;
 use tokio::{
@@ -58,10 +58,10 @@ pub(crate) fn run(arguments: &super::Run) -> anyhow::Result<ExitCode> {
 fn explain(error: anyhow::Error) -> anyhow::Error {
     let is_denial = |cause: &io::Error| cause.kind() == io::ErrorKind::PermissionDenied;
     let at_a_sink = match error.downcast_ref() {
-        Some(agent::Error::Pipeline(pipeline::Error::Sink(
-            sink::Error::File { cause, .. }
-            | sink::Error::Spool { cause: spool::Error::Io { cause, .. }, .. },
-        ))) => is_denial(cause),
+        Some(agent::Error::Pipeline(pipeline::Error::Sink(sink::Error {
+            cause: OpenError::File { cause, .. } | OpenError::Spool(spool::Error::Io { cause, .. }),
+            ..
+        }))) => is_denial(cause),
         _ => false,
     };
     let elsewhere = error.chain().any(|cause| cause.downcast_ref().is_some_and(is_denial));

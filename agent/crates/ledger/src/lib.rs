@@ -55,6 +55,7 @@ mod stages;
 mod standing;
 mod statement;
 mod summary;
+mod window_tracker;
 
 pub use counts::snapshot;
 pub use counts::{
@@ -76,3 +77,4 @@ pub use summary::{
     Kind, Moment, Progress, SUMMARY_NAME, SUMMARY_SCHEMA_TEXT, SUMMARY_SCHEMA_VERSION,
     SUMMARY_SCHEMA_VERSIONS, Summary, SummaryEncoder, Windows, summary_schema,
 };
+pub use window_tracker::WindowTracker;

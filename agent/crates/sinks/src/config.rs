@@ -109,7 +109,7 @@ pub enum FileCodec {
     Deflate,
 }
 
-/// Sinks at most. Each is compared with all others, and takes a queue or a producer of each worker.
+/// The most sinks: each is compared with all others, and has a queue or a producer.
 const MAX_SINKS: usize = 64;
 
 /// Hands `record.profile` to the sinks that write Avro.
@@ -123,7 +123,7 @@ pub fn set_profile(sinks: &mut [SinkConfig], profile: Profile) {
     }
 }
 
-/// The `sinks` list, with what the flags add; standard output where there is neither.
+/// Reads the `sinks` list and adds the sinks of flags; without any, standard output.
 pub fn read(
     root: &mut Section<'_>,
     stdout_flag: Option<TextFormat>,
@@ -163,7 +163,7 @@ pub fn read(
     sinks
 }
 
-/// A name for the sink that a flag adds, in case a sink of the file took the usual one.
+/// Returns a name for the sink that a flag adds, which may differ from the usual one.
 fn unused_name(usual: &str, sinks: &[SinkConfig]) -> String {
     let mut name = usual.to_owned();
     while sinks.iter().any(|sink| sink.name() == name) {
@@ -253,8 +253,8 @@ impl FileConfig {
         let name = name(section, "file");
         let directory = section.require("directory", text(directory));
         let prefix = section.read("prefix", text(file_prefix));
-        // A block of the container format is written whole: below a few KiB the size of a file
-        // says nothing any more.
+        // A block of the container format is written as a whole, so files cannot be smaller than a
+        // few KiB.
         let rotate_bytes = section.read("rotate_bytes", whole_number(4 << 10..=1 << 40));
         let rotate_after = section.read("rotate_after_s", seconds(1..=7 * 24 * 3600));
         let codec = section.read("codec", choice);

@@ -54,7 +54,7 @@ impl Container {
         // O_EXCL follows no link and opens nothing that is there.
         let mut options = OpenOptions::new();
         let mut file = options.write(true).create_new(true).mode(0o600).open(&partial)?;
-        // Whatever the umask is.
+        // Independent of the umask.
         let begun = file.set_permissions(Permissions::from_mode(mode));
         if let Err(error) = begun.and_then(|()| file.write_all(&header)) {
             // On a full disk every batch would leave another such file.
@@ -92,8 +92,8 @@ impl Container {
         }
         self.block.extend_from_slice(&self.marker);
         if let Err(error) = self.file.write_all(&self.block) {
-            // On a full disk part of the block may be there: take it back, so that the file ends
-            // with a whole block whatever happens next.
+            // On a full disk, a part of the block may be written: truncate it, so that the file always
+            // ends with a whole block.
             self.file.set_len(self.length)?;
             self.file.seek(SeekFrom::Start(self.length))?;
             return Err(error);
@@ -116,8 +116,7 @@ impl Container {
     }
 }
 
-/// A container in the making, anywhere: whoever needs it durable, or under its name only when it is
-/// whole, takes care of that.
+/// A container that is written to any output. The caller syncs and renames it, if that is needed.
 pub struct AvroFile<W> {
     out: W,
     marker: [u8; MARKER],
@@ -150,7 +149,7 @@ impl<W: Write> AvroFile<W> {
         if self.block.len() >= Self::BLOCK_BYTES { self.end_block() } else { Ok(()) }
     }
 
-    /// Writes what remains, and gives back where it was written.
+    /// Writes the rest, and returns the output.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -174,7 +173,7 @@ impl<W: Write> AvroFile<W> {
     }
 }
 
-/// A rename is durable once its directory is.
+/// Syncs the directory, which makes a rename in it durable.
 fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }

@@ -1,9 +1,8 @@
 //! Avro object container files in a directory, finished by size and by age.
 //!
-//! A file is `<prefix>-<UTC time>-<number>.avro.partial` until its last block is on disk, and
-//! loses the `.partial` then: what has its final name is whole and forced to disk (fsync). Its
-//! records are in flight until then and delivered from then on; if it cannot be finished, or went
-//! away under its writer, they are lost and counted.
+//! A file is `<prefix>-<UTC time>-<number>.avro.partial` until its last block is synced to disk
+//! (fsync). Then it gets its final name without `.partial`. Its records are in flight until then, and
+//! delivered from then on. If the file cannot be finished, or was removed, they are lost and counted.
 
 use std::{
     fs,
@@ -22,10 +21,10 @@ use tap53_base::{
 use tap53_ledger::{Published, SinkCounts, SinkLoss};
 use tap53_records::encode::{Batch, Format};
 
-use super::{Error, Sink, container::Container};
+use super::{OpenError, Sink, container::Container};
 use crate::config::{FileCodec, FileConfig};
 
-/// Files one after the other.
+/// The sink, which writes one file after the other.
 pub(super) struct Files {
     config: FileConfig,
     codec: Codec,
@@ -52,10 +51,9 @@ struct Open {
 }
 
 impl Files {
-    /// Checks that the directory can be written to, so that a mistake shows at the start.
-    pub(super) fn open(config: &FileConfig, node: &str) -> Result<Self, Error> {
-        let refused = |action, cause| Error::File {
-            sink: config.name.clone(),
+    /// Checks that the directory can be written to, so that the start fails if it cannot.
+    pub(super) fn open(config: &FileConfig, node: &str) -> Result<Self, OpenError> {
+        let refused = |action, cause| OpenError::File {
             action,
             path: config.directory.display().to_string(),
             cause,
@@ -99,7 +97,7 @@ impl Files {
     /// Writes a block; true when the file has reached its size.
     fn append(&self, state: &mut State, batch: &Batch, amount: Amount) -> io::Result<bool> {
         if state.open.as_ref().is_some_and(|open| !open.container.is_in_place()) {
-            // Removed or moved: what it holds is not where anybody looks for it.
+            // It was removed or moved, so no reader would find its records.
             self.finish(state);
         }
         let mut open = match state.open.take() {
@@ -143,7 +141,7 @@ impl Files {
         }
     }
 
-    /// Gives the open file its final name, and accounts for what it holds.
+    /// Gives the open file its final name, and accounts for its records.
     fn finish(&self, state: &mut State) {
         let Some(open) = state.open.take() else { return };
         let finished = open.container.finish();
@@ -191,7 +189,7 @@ impl Sink for Files {
     }
 
     fn write(&self, batch: &Batch) {
-        let amount = Amount { records: batch.records(), messages: batch.messages() };
+        let amount = super::amount(batch);
         self.with_state(|state| {
             let appended = self.append(state, batch, amount);
             self.counts.update(|counts| {

@@ -1,12 +1,11 @@
-//! One client for servers that are queried by HTTP: a schema registry, an authorization server.
+//! The client for HTTP servers: a schema registry, an authorization server.
 //!
-//! - It trusts the authorities in a file, or those of the system. The file is read when a client is
-//!   created, so that one that was replaced is in use with the next client.
-//! - A request with its whole answer has a deadline, and an answer a size that it may have at most.
-//! - No redirect is followed: it would take the credentials along.
+//! - It trusts the authorities in a file, or those of the system. The file is read for each new client.
+//! - A request and its answer have a deadline, and an answer has a maximum size.
+//! - Redirects are not followed, since that would send the credentials along.
 //!
-//! The API server of Kubernetes has `kube`'s client, which brings the ways to log in that a
-//! kubeconfig may name.
+//! For the API server of Kubernetes, `kube` has a client, with the ways to log in that a kubeconfig may
+//! name.
 
 #[cfg(test)]
 mod tests;
@@ -35,7 +34,7 @@ use tap53_base::{
 };
 use tokio::time::timeout;
 
-/// Characters that are shown of what a server says.
+/// The most characters of a server's text that are shown.
 const MAX_SHOWN: usize = 300;
 
 /// Reasons why a request has no usable answer.
@@ -79,7 +78,7 @@ impl Error {
     }
 }
 
-/// An answer, whatever its status.
+/// An answer of any status.
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     headers: HeaderMap,
@@ -91,7 +90,7 @@ impl Answer {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// The beginning of its body, for the log.
+    /// Returns the beginning of its body, for the log.
     pub(crate) fn shown(&self) -> String {
         // Enough for what is shown, each character of at most four bytes.
         shortened(&String::from_utf8_lossy(&self.body[..self.body.len().min(4 * MAX_SHOWN)]))
@@ -124,7 +123,7 @@ impl Client {
         Ok(Self { inner, timeout, max_answer })
     }
 
-    /// Sends a request; its whole answer.
+    /// Sends a request, and waits for the complete answer.
     pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer, Error> {
         match timeout(self.timeout, self.exchange(request)).await {
             Ok(answer) => answer,
@@ -156,11 +155,11 @@ fn certificate_error<'a>(
     }
 }
 
-/// The authorities to trust: those in a file, or the system's.
+/// Returns a configuration that trusts the authorities in a file, or the system's.
 fn trust(is_secure: bool, ca_file: Option<&Path>) -> Result<ClientConfig, Error> {
     let builder = ClientConfig::builder();
     let builder = match ca_file {
-        // Reading the system's takes a while, and fails where it has none.
+        // Reading the system's takes a while, and fails if there are none.
         _ if !is_secure => builder.with_root_certificates(RootCertStore::empty()),
         None => builder
             .with_native_roots()
@@ -189,17 +188,17 @@ pub(crate) fn block_on<T>(requests: impl Future<Output = T>) -> Result<T, Error>
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Error::Unreachable(error.to_string()))?;
     let answer = runtime.block_on(requests);
-    // The system's name resolution has threads of its own, which are not joined.
+    // Do not wait for the threads of the system's name resolution.
     runtime.shutdown_background();
     Ok(answer)
 }
 
-/// A secret that is sent to a server.
+/// Reads a secret that is sent to a server.
 pub(crate) fn secret(path: &Path) -> Result<String, Error> {
     read_secret_text(path).map_err(|error| Error::file(path, &error))
 }
 
-/// A header with a secret from `path`; see [`HeaderValue::is_sensitive`].
+/// Returns a header with a secret from `path`; see [`HeaderValue::is_sensitive`].
 pub(crate) fn sensitive(text: String, path: &Path) -> Result<HeaderValue, Error> {
     let mut value = HeaderValue::try_from(text)
         .map_err(|_| Error::file(path, &"it holds what cannot stand in a header"))?;
@@ -207,7 +206,7 @@ pub(crate) fn sensitive(text: String, path: &Path) -> Result<HeaderValue, Error>
     Ok(value)
 }
 
-/// The text of a server as one line for the log.
+/// Returns a server's text as one line for the log.
 pub(crate) fn shortened(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let line = visible(&line);

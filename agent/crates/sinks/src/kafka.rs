@@ -1,10 +1,12 @@
-//! A Kafka topic, by librdkafka.
+//! A Kafka topic, with librdkafka.
 //!
-//! One message for each record: Avro single-object encoding, or with a registry Confluent's framing;
-//! a key where one is chosen; the query's time as the message's timestamp. `acks=all` and
-//! idempotence: a record counts as delivered when all in-sync replicas have it, once. librdkafka calls
-//! back for each message, from a thread of its own; no future is made for a record, which would cost
-//! twice as much.
+//! Each record is one message: in Avro single-object encoding, or in Confluent's framing with a
+//! registry; the query's time is its timestamp. It counts as delivered when all in-sync replicas have
+//! it (`acks=all`, idempotence). librdkafka calls back for each message, since a future for each
+//! record would cost twice as much.
+//!
+//! Without a spool, records that the broker does not accept in time are lost and counted. With one,
+//! no temporary failure loses records: see [`delivery`].
 //!
 //! ```text
 //!                 ┌──────────────── Direct ────────────────┐
@@ -14,22 +16,7 @@
 //!                              requeue └───────────┴── events ◀───┘ delivery reports
 //! ```
 //!
-//! | module | what it has |
-//! |---|---|
-//! | [`route`] | the states and their transitions |
-//! | [`flight`] | who answers for records in memory; the account |
-//! | [`backlog`] | what waits, in memory or on disk |
-//! | [`delivery`] | the machine: writing by a route, storing, requeueing |
-//! | [`storage`] | its part that has to do with the disk: the spool's lock, syncing, failures |
-//! | [`sender`] | the thread that sends what waits and applies delivery reports |
-//! | [`events`] | the channel from librdkafka's callbacks |
-//! | [`producer`] | librdkafka's producer, its settings, callbacks and replacement |
-//! | [`auth`], [`admin`] | tokens; topics |
-//! | [`summaries`] | the ledger's summaries, on a topic of their own |
-//! | [`registry`](super::registry) | ids of schemas |
-//!
-//! Without a spool, what the broker does not take in time is lost, and counted. With one, nothing
-//! is lost for a reason that may pass: see [`delivery`].
+//! `docs/decisions/delivery.md` describes the parts and their invariants.
 
 pub(crate) mod admin;
 pub(crate) mod auth;
@@ -49,7 +36,6 @@ mod storage;
 mod summaries;
 #[cfg(test)]
 mod tests;
-mod windows;
 
 use std::{
     sync::Arc,
@@ -57,19 +43,18 @@ use std::{
 };
 
 use tap53_base::{
-    amount::Amount,
     threads::{Background, JoinedThread},
     vitals::SinkTimings,
 };
 use tap53_ledger::{Published, SinkCounts, SinkLoss};
-use tap53_records::encode::{Batch, Format, Key, Profile, WindowSlot};
+use tap53_records::encode::{self, Batch, Format, Key, Profile, WindowSlot};
 
 use super::{
-    Error, Sink, State, SummarySink,
+    OpenError, Sink, State, SummarySink, amount,
     registry::{Schema, SchemaIdRefresher},
     wait_budget::WaitBudget,
 };
-use crate::config::{KafkaConfig, SummaryConfig};
+use crate::config::KafkaConfig;
 pub use producer::{Broker, Spread, Statistics};
 use tap53_spool as spool;
 
@@ -80,49 +65,42 @@ use producer::{Producer, Transport as _};
 use sender::Sender;
 use summaries::Summaries;
 
-/// A producer, and the spool where there is one.
 pub(super) struct Kafka {
     key: Key,
     profile: Profile,
-    /// Bytes of a record with its key that the producer takes at most.
+    /// The most bytes of a record with its key.
     max_record_bytes: usize,
     context: Arc<SinkContext>,
     producer: Arc<Producer>,
     delivery: Arc<Delivery>,
-    /// Exists where records may have to wait: with a spool or a registry.
+    /// `None` if records never wait: without a spool and a registry.
     sender: Option<JoinedThread>,
     summaries: Option<Summaries>,
-    /// The threads that query the registry.
     _refreshers: Vec<Background>,
 }
 
 impl Kafka {
-    /// Opens the spool and creates the producer. It connects on its own, now or when a broker is
-    /// there. With a `wait_budget` workers have other sinks beside this one.
+    /// Opens the spool and creates the producer, which connects once a broker is reachable. The
+    /// `wait_budget` limits the waits of live workers.
     pub(super) fn open(
         config: &KafkaConfig,
         node: &str,
         watches: bool,
         wait_budget: Option<WaitBudget>,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, OpenError> {
         warn(config);
-        let sink = || config.name.clone();
         let counts = Published::default();
-        let thread = |cause| Error::Thread { sink: sink(), cause };
-        let schemas = Schema::of_transactions(config.profile)
-            .map_err(|cause| Error::Encode { sink: sink(), cause })?;
-        let [of_records, of_summaries] = refreshers(config, &schemas, &counts)?;
-        let ids = |refresher: &Option<SchemaIdRefresher>| Some(refresher.as_ref()?.ids().clone());
-        let context = SinkContext::new(config, counts, ids(&of_records), watches);
-        let context = Arc::new(context);
-        let producer = Producer::open(config, node, &context, ids(&of_summaries))?;
-        let producer = Arc::new(producer);
-        let delivery = Delivery::new(config, &context, &producer, &schemas, wait_budget);
-        let delivery = Arc::new(delivery);
+        let schemas = Schema::of_transactions(config.profile).map_err(OpenError::Encode)?;
+        let refreshers = refreshers(config, &schemas, &counts).map_err(OpenError::Encode)?;
+        let [of_records, of_summaries] = refreshers;
+        let ids = |refresher: &Option<SchemaIdRefresher>| Some(refresher.as_ref()?.ids.clone());
+        let context = Arc::new(SinkContext::new(config, counts, ids(&of_records), watches));
+        let producer = Arc::new(Producer::open(config, node, &context, ids(&of_summaries))?);
+        let delivery = Arc::new(Delivery::new(config, &context, &producer, &schemas, wait_budget));
         match delivery.acquire_spool() {
             Ok(()) => {}
             Err(spool::Error::Locked(_)) => delivery.log_lock_wait(),
-            Err(cause) => return Err(Error::Spool { sink: sink(), cause }),
+            Err(cause) => return Err(OpenError::Spool(cause)),
         }
         let replay_records_per_s = config.spool.as_ref().and_then(|s| s.replay_records_per_s);
         let waits = config.spool.is_some() || config.registry.is_some();
@@ -130,9 +108,9 @@ impl Kafka {
             .then(|| Sender::new(delivery.clone(), replay_records_per_s, Instant::now()))
             .map(Sender::start)
             .transpose()
-            .map_err(thread)?;
+            .map_err(OpenError::Thread)?;
         let summaries = Summaries::open(config, &context, &delivery, &producer)?;
-        // After the spool, of which it is known now which schemas its records have.
+        // Last: the schemas of the spool's records are known now.
         let refreshers = [of_records, of_summaries].into_iter().flatten();
         let refreshers = refreshers.map(SchemaIdRefresher::start).collect::<Result<_, _>>();
         Ok(Self {
@@ -144,19 +122,17 @@ impl Kafka {
             delivery,
             sender,
             summaries,
-            _refreshers: refreshers.map_err(thread)?,
+            _refreshers: refreshers.map_err(OpenError::Thread)?,
         })
     }
 
-    /// Counts the records that the producer would never take as lost, before they are in the spool or
-    /// in a queue, where they would take the place of others; the rest of the batch.
+    /// Counts records that are too large for the producer as lost, before they take the room of others
+    /// in the spool; returns the rest.
     #[cold]
     fn without_too_large(&self, batch: &Batch) -> Batch {
         let rest = batch.up_to(self.max_record_bytes);
-        let lost = Amount {
-            records: batch.records() - rest.records(),
-            messages: batch.messages() - rest.messages(),
-        };
+        let mut lost = amount(batch);
+        lost -= amount(&rest);
         Flight::accept_part(&self.context.accounts, batch.slot(), lost).lost(SinkLoss::TooLarge);
         rest
     }
@@ -206,7 +182,7 @@ impl Sink for Kafka {
         self.producer.renew_token();
         self.producer.reread_certificates();
         self.producer.look_after_replaced(Instant::now());
-        // Where there is a spool, its sender does.
+        // With a spool, the sender does this.
         if !self.context.requeues {
             self.producer.rebuild_if_fatal();
         }
@@ -247,9 +223,8 @@ impl Sink for Kafka {
     }
 }
 
-/// Bytes of a record and its key that librdkafka takes at most: its rule for `message.max.bytes`,
-/// `rd_kafka_msg_max_wire_size`. A registry's framing is shorter than the header that records come
-/// with.
+/// Returns the most bytes of a record with its key, by librdkafka's rule for `message.max.bytes`
+/// (`rd_kafka_msg_max_wire_size`). A registry's framing is shorter than the single object's header.
 fn max_record_bytes(config: &KafkaConfig, node: &str) -> usize {
     /// `RD_KAFKAP_MESSAGE_V2_MAX_OVERHEAD`: lengths, attributes, times.
     const FRAMING: usize = 36;
@@ -257,26 +232,24 @@ fn max_record_bytes(config: &KafkaConfig, node: &str) -> usize {
     config.max_message_bytes().saturating_sub(FRAMING + headers)
 }
 
-/// The refreshers of ids for records and for summaries, where a registry gives them.
+/// Returns the refreshers of ids for records and for summaries; none without a registry.
 fn refreshers(
     config: &KafkaConfig,
     schemas: &[Schema],
     counts: &Published<SinkCounts>,
-) -> Result<[Option<SchemaIdRefresher>; 2], Error> {
+) -> Result<[Option<SchemaIdRefresher>; 2], encode::Error> {
     let Some(registry) = &config.registry else { return Ok([None, None]) };
     let refresher = |topic: &str, schemas| {
-        SchemaIdRefresher::new(registry, &config.name, topic, schemas, counts.clone())
+        Some(SchemaIdRefresher::new(registry, &config.name, topic, schemas, counts.clone()))
     };
-    let of_summary_topic = |summary: &SummaryConfig| {
-        let schemas = Schema::of_summaries()
-            .map_err(|cause| Error::Encode { sink: config.name.clone(), cause })?;
-        Ok(refresher(&summary.topic, schemas))
+    let of_summaries = match &config.summary {
+        Some(summary) => refresher(&summary.topic, Schema::of_summaries()?),
+        None => None,
     };
-    let of_summaries = config.summary.as_ref().map(of_summary_topic).transpose()?;
-    Ok([Some(refresher(&config.topic, schemas.to_vec())), of_summaries])
+    Ok([refresher(&config.topic, schemas.to_vec()), of_summaries])
 }
 
-/// Logs what the configuration allows and has a cost.
+/// Logs settings that are allowed and risky.
 fn warn(config: &KafkaConfig) {
     let sink = &config.name;
     if let Some(sasl) = &config.sasl

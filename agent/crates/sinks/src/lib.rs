@@ -1,15 +1,18 @@
 //! The sinks: Kafka topics, Avro files and standard output.
 //!
 //! Contract: [`Sink::write`] takes a whole batch and accounts for each record of it in the sink's
-//! counts, as delivered, in flight or lost for a reason; it never fails as a whole and waits only
-//! as long as its sink states. After [`Sink::close`] nothing is in flight. Sinks are shared by the
+//! counts, as delivered, in flight or lost for a reason. It never fails as a whole, and waits only as
+//! long as the sink documents. After [`Sink::close`] nothing is in flight. Sinks are shared by the
 //! workers.
+
+#![cfg_attr(not(test), forbid(unsafe_code))]
 
 pub mod config;
 mod container;
 mod file;
 pub mod http_client;
 mod kafka;
+mod oauth;
 mod queued;
 pub mod registry;
 mod stdout;
@@ -35,22 +38,30 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tap53_base::vitals::SinkTimings;
+use tap53_base::{amount::Amount, vitals::SinkTimings};
 use tap53_ledger::{Published, SinkCounts};
 use tap53_records::encode::{self, Batch, Format, Key, WindowSlot};
 use tokio::sync::Notify;
 
 use crate::config::{ColorChoice, SinkConfig, TextFormat};
 
-/// Reasons why a sink cannot be opened. Each message holds its cause, so none is a `source()`,
-/// which printing a chain would repeat.
+/// The failure to open a sink.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+#[error("sink {sink}: {cause}")]
+pub struct Error {
+    /// Name of the sink.
+    pub sink: String,
+    /// The reason. It is not the `source()`, which would print it twice.
+    pub cause: OpenError,
+}
+
+/// Reasons why a sink cannot be opened. Each message has its cause, so none is a `source()`, which
+/// would print it twice.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
     /// The file system refused.
-    #[error("sink {sink}: cannot {action} {path}: {cause}")]
+    #[error("cannot {action} {path}: {cause}")]
     File {
-        /// Name of the sink.
-        sink: String,
         /// The action that failed.
         action: &'static str,
         /// The file.
@@ -59,37 +70,17 @@ pub enum Error {
         cause: std::io::Error,
     },
     /// librdkafka refused its configuration.
-    #[error("sink {sink}: librdkafka refuses the configuration: {cause}")]
-    Kafka {
-        /// Name of the sink.
-        sink: String,
-        /// The cause.
-        cause: rdkafka::error::KafkaError,
-    },
+    #[error("librdkafka refuses the configuration: {0}")]
+    Kafka(rdkafka::error::KafkaError),
     /// A thread of the sink cannot be started.
-    #[error("sink {sink}: cannot start a thread: {cause}")]
-    Thread {
-        /// Name of the sink.
-        sink: String,
-        /// The cause.
-        cause: std::io::Error,
-    },
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
     /// The spool cannot be opened.
-    #[error("sink {sink}: {cause}")]
-    Spool {
-        /// Name of the sink.
-        sink: String,
-        /// The cause.
-        cause: tap53_spool::Error,
-    },
+    #[error("{0}")]
+    Spool(tap53_spool::Error),
     /// The schema does not parse.
-    #[error("sink {sink}: {cause}")]
-    Encode {
-        /// Name of the sink.
-        sink: String,
-        /// The cause.
-        cause: encode::Error,
-    },
+    #[error("{0}")]
+    Encode(encode::Error),
 }
 
 /// Takes batches of encoded records.
@@ -105,7 +96,7 @@ pub trait Sink: Send + Sync {
     /// Its counts, for the ledger.
     fn counts(&self) -> &Published<SinkCounts>;
 
-    /// Returns the times of its stages, where they are measured.
+    /// Returns the times of its stages, if they are measured.
     fn timings(&self) -> Option<&SinkTimings> {
         None
     }
@@ -115,27 +106,27 @@ pub trait Sink: Send + Sync {
         State::default()
     }
 
-    /// Returns the way for summaries of the ledger, if there is one.
+    /// Returns the destination for summaries of the ledger, if there is one.
     fn summaries(&self) -> Option<&dyn SummarySink> {
         None
     }
 
-    /// Announces so many records, before anybody else counts them; the batch carries what this gives.
+    /// Announces records, before anything else counts them. Returns the slot for their batch.
     fn announce(&self, _records: u64) -> WindowSlot {
         WindowSlot::default()
     }
 
-    /// Takes the records of `batch`, which have been announced.
+    /// Writes the records of `batch`, which have been announced.
     fn write(&self, batch: &Batch);
 
-    /// Does what is due with time alone, such as finishing a file of its age.
+    /// Does periodic work, such as finishing a file that is old enough.
     fn tick(&self, now: Instant);
 
     /// Delivers what it holds within `deadline` and counts the rest as lost.
     fn close(&self, deadline: Duration);
 }
 
-/// The inner state of a sink, beside its counts in the ledger.
+/// The inner state of a sink, without its counts in the ledger.
 #[derive(Clone, Debug, Default)]
 pub struct State {
     /// Its spool.
@@ -144,14 +135,14 @@ pub struct State {
     pub kafka: Option<Arc<Statistics>>,
 }
 
-/// A spool, beside what the ledger has of it.
+/// The state of a spool, without its counts in the ledger.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SpoolState {
-    /// Bytes that it may take.
+    /// The most bytes that it may take.
     pub limit_bytes: u64,
-    /// Since when its oldest record waits, milliseconds since 1970 UTC.
+    /// The time since when its oldest record waits, milliseconds since 1970 UTC.
     pub oldest_at_ms: Option<i64>,
-    /// Delivery reports that its sender has yet to take in, and records that came back.
+    /// Delivery reports and failed records that wait for the sender.
     pub reports_waiting: usize,
 }
 
@@ -164,9 +155,9 @@ pub struct Named {
     pub sink: Arc<dyn Sink>,
 }
 
-/// Opens the sinks of a configuration for workers that must not be held up: those that may block have
-/// a queue and a thread of their own. `stop` is notified when a sink's reader went away and running on
-/// has no purpose. What costs something to watch is measured where somebody `watches`.
+/// Opens the sinks of a configuration for workers that must not be blocked: sinks that may block have a
+/// queue and a thread. `stop` is notified when a sink's reader is gone, so that the agent has nothing
+/// left to do. Statistics that cost something are collected only if `watches`.
 ///
 /// # Errors
 /// The first sink that cannot be opened.
@@ -177,12 +168,11 @@ pub fn build(
     stop: &Arc<Notify>,
 ) -> Result<Vec<Named>, Error> {
     open_all(configs, node, Purpose::Live { watches }, stop, |name, sink| {
-        let failed = |cause| Error::Thread { sink: name.to_owned(), cause };
-        Ok(Arc::new(queued::QueuedSink::start(name, sink, stop).map_err(failed)?))
+        Ok(Arc::new(queued::QueuedSink::start(name, sink, stop).map_err(OpenError::Thread)?))
     })
 }
 
-/// As [`build`], for who can wait for as long as a sink takes, as nothing is lost meanwhile.
+/// As [`build`], for callers that lose nothing while they wait for a sink.
 ///
 /// # Errors
 /// As [`build`].
@@ -197,51 +187,58 @@ pub fn build_without_queues(
 /// The user of the sinks.
 #[derive(Clone, Copy)]
 enum Purpose {
-    /// Workers, which must not be held up.
+    /// Workers, which must not be blocked.
     Live {
-        /// True where statistics are watched that cost something.
+        /// True if statistics are collected that cost something.
         watches: bool,
     },
     /// A replay, which waits for as long as a sink takes.
     Replay,
 }
 
-/// `share` makes those that may block fit for the workers.
+/// `share` gives sinks that may block a queue, if the workers need that.
 fn open_all(
     configs: &[SinkConfig],
     node: &str,
     purpose: Purpose,
     stop: &Arc<Notify>,
-    share: impl Fn(&str, Box<dyn Sink>) -> Result<Arc<dyn Sink>, Error>,
+    share: impl Fn(&str, Box<dyn Sink>) -> Result<Arc<dyn Sink>, OpenError>,
 ) -> Result<Vec<Named>, Error> {
-    configs
-        .iter()
-        .map(|config| {
-            let name = config.name();
-            let sink = match config {
-                SinkConfig::Stdout(stdout) => {
-                    let format = format(stdout.format, stdout.color);
-                    share(name, Box::new(stdout::Stdout::new(format, stop.clone())))?
-                }
-                SinkConfig::File(file) => share(name, Box::new(file::Files::open(file, node)?))?,
-                SinkConfig::Kafka(kafka) => {
-                    let (watches, wait_budget) = match purpose {
-                        Purpose::Live { watches } => (watches, Some(WaitBudget::default())),
-                        Purpose::Replay => (false, None),
-                    };
-                    Arc::new(kafka::Kafka::open(kafka, node, watches, wait_budget)?)
-                }
-            };
-            Ok(Named { name: name.to_owned(), sink })
+    let open = |config: &SinkConfig| -> Result<Arc<dyn Sink>, OpenError> {
+        Ok(match config {
+            SinkConfig::Stdout(stdout) => {
+                let format = format(stdout.format, stdout.color);
+                share(&stdout.name, Box::new(stdout::Stdout::new(format, stop.clone())))?
+            }
+            SinkConfig::File(file) => share(&file.name, Box::new(file::Files::open(file, node)?))?,
+            SinkConfig::Kafka(kafka) => {
+                let (watches, wait_budget) = match purpose {
+                    Purpose::Live { watches } => (watches, Some(WaitBudget::default())),
+                    Purpose::Replay => (false, None),
+                };
+                Arc::new(kafka::Kafka::open(kafka, node, watches, wait_budget)?)
+            }
         })
-        .collect()
+    };
+    let open = |config: &SinkConfig| {
+        let name = config.name().to_owned();
+        match open(config) {
+            Ok(sink) => Ok(Named { name, sink }),
+            Err(cause) => Err(Error { sink: name, cause }),
+        }
+    };
+    configs.iter().map(open).collect()
 }
 
-/// Standard output, with a line for each message; for records of one message each.
+/// Opens standard output with a line for each message, for records of one message each.
 #[must_use]
 pub fn messages(stop: &Arc<Notify>) -> Named {
     let sink = Arc::new(stdout::Stdout::new(Format::Message, stop.clone()));
     Named { name: "stdout".to_owned(), sink }
+}
+
+pub(crate) fn amount(batch: &Batch) -> Amount {
+    Amount { records: batch.records(), messages: batch.messages() }
 }
 
 fn format(format: TextFormat, color: ColorChoice) -> Format {

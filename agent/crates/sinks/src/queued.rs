@@ -5,15 +5,15 @@
 //!  run loop ─ tick ─▶ the same thread
 //! ```
 //!
-//! - **A pipe that nobody reads and a disk that hangs hold up no other sink.** A worker copies its batch
-//!   into the queue and goes on. Where there is no room it waits for it, for [`WAIT`](super::wait_budget::WAIT) at most and a
-//!   tenth of the time in all; what does not fit then is lost and counted (`queue_full`).
+//! - **A pipe without a reader, or a disk that hangs, blocks no other sink.** A worker copies its batch
+//!   into the queue. If there is no room, it waits for at most [`WAIT`](super::wait_budget::WAIT), and
+//!   a tenth of the time in total; then the rest is lost and counted (`queue_full`).
 //! - **The queue holds [`CHUNKS`] batches of [`CHUNK_BYTES`]**: small batches are joined, so that many
-//!   of them take no more memory than a few large ones. Buffers are used again.
-//! - **The counts are exact at every moment.** A record is `in_batches` until the sink has taken it, and
-//!   in the same step the counts that are seen get what the sink has counted since.
-//! - **At the end** the thread has what it holds written by the deadline. A sink that is held up then
-//!   is abandoned, its counts stand still, and what it has not delivered is lost (`unflushed`).
+//!   of them take no more memory than a few large ones. Buffers are reused.
+//! - **The counts are exact at every moment.** A record is `in_batches` until the sink has written its
+//!   batch, and in the same step the sink's own counts are merged into the published ones.
+//! - **At the shutdown** the thread writes the queue until the deadline. A sink that is still blocked is
+//!   abandoned: its counts no longer change, and the rest is lost (`unflushed`).
 
 #[cfg(test)]
 mod tests;
@@ -32,31 +32,31 @@ use tap53_ledger::{Published, SinkCounts, SinkLoss};
 use tap53_records::encode::{Batch, Format, Key};
 use tokio::sync::Notify;
 
-use super::{Sink, wait_budget::WaitBudget};
+use super::{Sink, amount, wait_budget::WaitBudget};
 
-/// Batches that wait for the sink at most, without the one that it writes.
+/// The most batches that wait for the sink, without the one that it writes.
 const CHUNKS: usize = 8;
 
-/// Bytes up to which batches are joined. A worker's batch is about as large at most.
+/// The size up to which batches are joined, which is about the most that a worker's batch has.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// Bytes of records that wait for a sink at most.
+/// The most bytes of records that wait for a sink.
 pub const QUEUE_BYTES: u64 = (CHUNKS * CHUNK_BYTES) as u64;
 
-/// A sink with a queue, of the kinds that have neither summaries nor inner state to show.
+/// A sink with a queue, of the kinds without summaries and inner state.
 pub(super) struct QueuedSink {
     shared: Arc<Shared>,
 }
 
 struct Shared {
     sink: Box<dyn Sink>,
-    /// The counts that are seen from outside; the sink has its own.
+    /// The published counts; the sink has its own.
     counts: Published<SinkCounts>,
     queue: Mutex<Queue>,
-    /// For the thread: there is something to do.
+    /// Wakes the thread, as there is work.
     work: Condvar,
     wait_budget: WaitBudget,
-    /// For workers, and for who closes: the thread has done something.
+    /// Wakes workers and `close`, as the thread has made progress.
     progress: Condvar,
 }
 
@@ -66,13 +66,13 @@ struct Queue {
     chunks: VecDeque<Batch>,
     /// Empty ones.
     spare: Vec<Batch>,
-    /// Records that were taken from workers and are not in the sink's counts: of `chunks`, and of the
-    /// batch that the thread writes.
+    /// Records from workers that the sink has not counted: those in `chunks`, and in the batch that
+    /// the thread writes.
     held: Amount,
-    /// The sink's counts that are in those that are seen.
+    /// The sink's counts that are merged into the published ones.
     known: SinkCounts,
     tick: Option<Instant>,
-    /// Until when the sink may deliver what it has, once it is to end.
+    /// The deadline for the sink's delivery, once it is closing.
     close_by: Option<Instant>,
     stage: Stage,
 }
@@ -81,17 +81,17 @@ struct Queue {
 enum Stage {
     #[default]
     Running,
-    /// The sink is being closed, and takes nothing more.
+    /// The sink is closing, and accepts nothing more.
     Closing,
     /// The sink is closed, and its counts are final.
     Closed,
-    /// The sink was abandoned, and has no more part in the counts.
+    /// The sink was abandoned, and its counts no longer matter.
     Abandoned,
 }
 
 impl QueuedSink {
     /// Starts the thread, which is named after the sink.
-    /// `stop` is notified where it panics, as where a worker does.
+    /// `stop` is notified if it panics, as for a worker.
     pub(super) fn start(name: &str, sink: Box<dyn Sink>, stop: &Arc<Notify>) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             counts: Published::new(sink.counts().read()),
@@ -107,7 +107,7 @@ impl QueuedSink {
     }
 }
 
-/// Abandons the sink when its thread unwinds: it would go unnoticed.
+/// Abandons the sink if its thread panics, which would go unnoticed.
 struct PanicGuard {
     shared: Arc<Shared>,
     stop: Arc<Notify>,
@@ -130,21 +130,21 @@ impl Shared {
         let mut queue = self.queue.lock();
         loop {
             if let Some(now) = queue.tick.take() {
-                // First: a queue that is never empty must not keep a file from being finished by its age.
+                // First, since the queue may never be empty, and old files must be finished.
                 drop(queue);
                 self.sink.tick(now);
                 self.take_over(Amount::default());
                 queue = self.queue.lock();
             } else if let Some(mut chunk) = queue.chunks.pop_front() {
                 drop(queue);
-                // A worker that waits for room has it now.
+                // There is room for a worker that waits.
                 self.progress.notify_all();
                 let amount = amount(&chunk);
                 self.sink.write(&chunk);
                 self.take_over(amount);
                 chunk.clear();
                 queue = self.queue.lock();
-                // One that grew for a single large batch is not kept.
+                // A buffer that grew for one large batch is freed.
                 if chunk.capacity() <= 2 * CHUNK_BYTES {
                     queue.spare.push(chunk);
                 }
@@ -162,7 +162,7 @@ impl Shared {
         }
     }
 
-    /// Adds what the sink has counted since to the counts that are seen, once it has taken so much.
+    /// Merges the sink's new counts into the published ones, after it has written this amount.
     fn take_over(&self, taken: Amount) {
         self.counts.update(|counts| {
             let mut queue = self.queue.lock();
@@ -188,7 +188,7 @@ impl Shared {
         });
     }
 
-    /// Puts a batch into the queue; false where it has no room for it.
+    /// Puts a batch into the queue; false if there is no room.
     fn push(&self, batch: &Batch, amount: Amount) -> bool {
         let mut queue = self.queue.lock();
         if queue.stage == Stage::Running && !queue.has_room(batch) {
@@ -224,7 +224,7 @@ impl Shared {
         self.wait_budget.end(began, Instant::now());
     }
 
-    /// Abandons the sink: what it has not delivered is lost.
+    /// Abandons the sink, and counts what it has not delivered as lost.
     fn abandon(&self) {
         self.counts.update(|counts| {
             let mut queue = self.queue.lock();
@@ -266,10 +266,6 @@ impl Queue {
 
 fn fits(last: &Batch, batch: &Batch) -> bool {
     last.bytes().len() + batch.bytes().len() <= CHUNK_BYTES
-}
-
-fn amount(batch: &Batch) -> Amount {
-    Amount { records: batch.records(), messages: batch.messages() }
 }
 
 impl Sink for QueuedSink {
@@ -319,7 +315,7 @@ impl Sink for QueuedSink {
 
 impl Drop for QueuedSink {
     fn drop(&mut self) {
-        // The thread ends with what it has; one that is held up ends with the process.
+        // The thread ends once it has written the queue, or with the process if it is blocked.
         self.shared.queue.lock().close_by.get_or_insert_with(Instant::now);
         self.shared.work.notify_one();
     }

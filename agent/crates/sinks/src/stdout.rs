@@ -1,14 +1,12 @@
 //! Standard output.
 //!
-//! Lines are whole, whatever happens to a write: a batch goes out in as many writes as it takes, also
-//! where the reader is slow and the pipe is set not to block. Where the rest of a line cannot be
-//! written, the next batch begins with a line feed, so that it is never glued to what is there.
+//! A line is either complete or terminated. A batch takes as many writes as necessary, also if the
+//! reader is slow and the pipe is non-blocking. If the rest of a line cannot be written, the next batch
+//! begins with a line feed.
 
 use std::{
-    fs::File,
     io::{self, ErrorKind, Write},
-    mem::ManuallyDrop,
-    os::fd::{AsFd, BorrowedFd, FromRawFd},
+    os::fd::{AsFd, BorrowedFd},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -35,20 +33,12 @@ pub(super) struct Stdout<W = StandardOutput> {
     timings: SinkTimings,
 }
 
-/// The descriptor itself: what std has is buffered, and keeps a part of what it could not write.
-pub(super) struct StandardOutput(ManuallyDrop<File>);
-
-impl StandardOutput {
-    fn new() -> Self {
-        // SAFETY: descriptor 1 is open from before main (std opens /dev/null where it is not) and
-        // nothing here closes it, since it is never dropped.
-        Self(ManuallyDrop::new(unsafe { File::from_raw_fd(libc::STDOUT_FILENO) }))
-    }
-}
+/// Writes to the descriptor itself: std's buffer keeps the part that it could not write.
+pub(super) struct StandardOutput(io::Stdout);
 
 impl Write for StandardOutput {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
+        Ok(nix::unistd::write(&self.0, bytes)?)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -62,12 +52,12 @@ impl AsFd for StandardOutput {
     }
 }
 
-/// Lines on their way out.
+/// The output, with the state that keeps lines apart.
 struct Lines<W> {
     out: W,
     /// True if the last byte that was written is not a line feed.
     torn: bool,
-    /// True if nothing is to stand above the lines, or it was written.
+    /// True once the heading is written, or if there is none.
     headed: bool,
     /// True after a failed write, until one succeeds: each outage is logged once.
     failing: bool,
@@ -75,7 +65,7 @@ struct Lines<W> {
 
 impl Stdout {
     pub(super) fn new(format: Format, stop: Arc<Notify>) -> Self {
-        Self::to(StandardOutput::new(), format, stop)
+        Self::to(StandardOutput(io::stdout()), format, stop)
     }
 }
 
@@ -93,7 +83,7 @@ impl<W: Write + AsFd + Send> Stdout<W> {
 }
 
 impl<W: Write + AsFd> Lines<W> {
-    /// Writes a batch; how many of its bytes are out, and why not all.
+    /// Writes a batch; returns the number of bytes that were written, and the error that stopped it.
     fn write_batch(&mut self, bytes: &[u8]) -> (usize, io::Result<()>) {
         if self.torn
             && let (_, Err(error)) = self.write_all(b"\n")
@@ -119,7 +109,7 @@ impl<W: Write + AsFd> Lines<W> {
                     self.torn = bytes.get(written - 1) != Some(&b'\n');
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // The pipe was created not to block: it is full, and no more than that.
+                // A non-blocking pipe is full.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     if let Err(error) = self.wait_for_room() {
                         return (written, Err(error));
@@ -131,7 +121,7 @@ impl<W: Write + AsFd> Lines<W> {
         (written, Ok(()))
     }
 
-    /// As long as a pipe would block that is not set otherwise. A reader that is gone ends it.
+    /// Waits for room, as a blocking pipe would. It ends if the reader is gone.
     fn wait_for_room(&self) -> io::Result<()> {
         let mut polled = [PollFd::new(self.out.as_fd(), PollFlags::POLLOUT)];
         match poll(&mut polled, PollTimeout::NONE) {
@@ -141,7 +131,7 @@ impl<W: Write + AsFd> Lines<W> {
     }
 }
 
-/// The records of `batch` whose lines end within `bytes`.
+/// Returns the amount of records in `batch` whose lines end within `bytes`.
 fn amount_within(batch: &Batch, bytes: usize) -> Amount {
     let mut amount = Amount::default();
     let mut end = 0;
@@ -169,7 +159,7 @@ impl<W: Write + AsFd + Send> Sink for Stdout<W> {
     }
 
     fn write(&self, batch: &Batch) {
-        let amount = Amount { records: batch.records(), messages: batch.messages() };
+        let amount = super::amount(batch);
         let mut out = self.out.lock();
         let (bytes, written) = out.write_batch(batch.bytes());
         let delivered = if written.is_ok() { amount } else { amount_within(batch, bytes) };

@@ -8,10 +8,10 @@ use tap53_records::encode;
 
 use super::Named;
 
-/// The time that the last summaries have to be delivered, after everything else.
+/// The time for the delivery of the last summaries, after everything else.
 const LAST_FLUSH: Duration = Duration::from_secs(2);
 
-/// Takes summaries of the ledger to the broker of a sink's records.
+/// Delivers summaries of the ledger to the broker of a sink's records.
 pub trait SummarySink {
     /// Returns the interval between summaries.
     fn interval(&self) -> Duration;
@@ -19,19 +19,19 @@ pub trait SummarySink {
     /// Returns the topic of the records that summaries are of.
     fn records_topic(&self) -> &str;
 
-    /// Returns the evidence that seals summaries, where they prove which records were written.
+    /// Returns the evidence that seals summaries, if they prove which records were written.
     fn evidence(&self) -> Option<&Evidence> {
         None
     }
 
-    /// Begins a window: records are of it, or of one after it. Returns what is settled of those
-    /// before it.
+    /// Begins a window, which later records belong to, or one after it. Returns what is settled of
+    /// those before it.
     fn begin_window(&self, window: i64) -> Progress;
 
-    /// Takes one, to be sent in its order.
+    /// Accepts a summary, to be sent in order.
     fn take(&self, summary: &Summary);
 
-    /// Delivers what it has within `deadline`, and keeps the rest where it can.
+    /// Delivers its summaries within `deadline`, and keeps the rest if it can.
     fn end(&self, deadline: Duration);
 }
 
@@ -39,18 +39,18 @@ pub trait SummarySink {
 #[derive(Default)]
 pub struct Summaries(Vec<SummaryWriter>);
 
-/// Those of one sink.
+/// The summaries of one sink.
 struct SummaryWriter {
     sink: Named,
     interval: Duration,
     windows: Windows,
-    /// `None` where there is no evidence.
+    /// `None` without evidence.
     sealer: Option<Sealer>,
     due_at: Instant,
 }
 
 impl Summaries {
-    /// The first ones are due at once.
+    /// Begins the first windows, whose summaries are due immediately.
     pub fn begin(sinks: &[Named], now: Instant) -> Self {
         let writers = sinks.iter().filter_map(|sink| {
             let destination = sink.sink.summaries()?;
@@ -77,7 +77,7 @@ impl Summaries {
                 if writer.windows.current() == 0 { Kind::Start } else { Kind::Window },
                 ledger,
             );
-            // One window for the time of several, where no tick came.
+            // Without ticks for a while, one window covers the time of several.
             while writer.due_at <= now {
                 writer.due_at += writer.interval;
             }

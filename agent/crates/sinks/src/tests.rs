@@ -31,7 +31,9 @@ fn each_message_has_an_event_that_the_manual_lists() {
     let manual = fs::read_to_string(crates.join("../../docs/events.md")).unwrap();
     let listed: BTreeSet<&str> = manual.split('`').skip(1).step_by(2).collect();
     let mut found = 0;
-    for path in ["sinks/src", "spool/src", "base/src/threads.rs"].map(|path| crates.join(path)) {
+    for path in ["sinks/src", "spool/src", "base/src/threads.rs", "../librdkafka/src"]
+        .map(|path| crates.join(path))
+    {
         for path in if path.is_dir() { sources(&path) } else { vec![path] } {
             for event in events(&fs::read_to_string(&path).unwrap()) {
                 found += 1;

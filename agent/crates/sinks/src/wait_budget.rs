@@ -1,7 +1,7 @@
 //! Limits how long workers wait for a sink that has no room.
 //!
-//! A worker that waits for one sink takes nothing out of its ring for the others meanwhile. So workers
-//! wait a tenth of the time at most, one at a time, and [`WAIT`] at a stretch.
+//! While a worker waits for one sink, it reads nothing from its ring for the others. So workers wait
+//! one at a time, for at most [`WAIT`], and at most a tenth of the time.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 /// The longest wait of a worker for room.
 pub(super) const WAIT: Duration = Duration::from_millis(200);
 
-/// Times a wait that pass before the next one.
+/// The pause after a wait, as a multiple of its duration.
 const PAUSE: u32 = 9;
 
 /// The budget that all workers share for one sink.
@@ -18,7 +18,7 @@ const PAUSE: u32 = 9;
 pub(super) struct WaitBudget(Mutex<Option<Instant>>);
 
 impl WaitBudget {
-    /// Until when a worker that comes at `now` may wait for room; `now` where it may not.
+    /// Returns the time until when a worker may wait for room from `now` on; `now` if it may not.
     pub(super) fn give_up_at(&self, now: Instant) -> Instant {
         match *self.0.lock() {
             Some(no_wait_until) if now < no_wait_until => now,
@@ -26,12 +26,12 @@ impl WaitBudget {
         }
     }
 
-    /// Takes note of a worker that waits from `now` on: others do not wait beside it.
+    /// Notes that a worker waits from `now` on: others do not wait meanwhile.
     pub(super) fn begin(&self, now: Instant) {
         *self.0.lock() = Some(now + WAIT);
     }
 
-    /// Takes note that a worker has waited.
+    /// Notes the end of a worker's wait.
     pub(super) fn end(&self, began: Instant, ended: Instant) {
         *self.0.lock() = Some(ended + ended.saturating_duration_since(began) * PAUSE);
     }

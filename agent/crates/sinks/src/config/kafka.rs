@@ -1,4 +1,4 @@
-//! A Kafka sink's keys. Sections of it are files.
+//! A Kafka sink's keys. Its sections are in separate files.
 
 mod create_topic;
 mod options;
@@ -48,9 +48,9 @@ pub struct KafkaConfig {
     /// The longest wait of a message for others that share its request.
     #[serde(rename = "linger_ms", serialize_with = "tap53_base::settings::as_milliseconds")]
     pub linger: Duration,
-    /// Bytes of messages that go with each other at most, before compression.
+    /// The most bytes of a batch of messages, before compression.
     pub batch_bytes: u32,
-    /// Messages that go with each other at most.
+    /// The most messages of a batch.
     pub batch_records: u32,
     /// The longest time from the producer's queue to the acknowledgement.
     #[serde(
@@ -58,11 +58,11 @@ pub struct KafkaConfig {
         serialize_with = "tap53_base::settings::as_milliseconds"
     )]
     pub message_timeout: Duration,
-    /// Bytes that the producer's queue holds at most.
+    /// The most bytes in the producer's queue.
     pub queue_bytes: u64,
     /// The key of messages, by which the broker chooses the partition.
     pub key: Key,
-    /// True where messages carry the schema's version and the node's name as headers.
+    /// True if messages have the schema's version and the node's name as headers.
     pub headers: bool,
     /// TLS; `None`: in the clear.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -70,10 +70,10 @@ pub struct KafkaConfig {
     /// The identity of the agent; `None`: none, or that of its certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sasl: Option<SaslConfig>,
-    /// Settings of librdkafka by its names, over those that the other keys make.
+    /// Settings of librdkafka by its names, which override those of the other keys.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub options: BTreeMap<String, String>,
-    /// The spool for records that the broker does not take; `None`: there is none.
+    /// The spool for records that the broker does not accept; `None`: there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spool: Option<SpoolConfig>,
     /// The registry that gives schema ids; `None`: records carry their schema's fingerprint.
@@ -99,7 +99,7 @@ pub enum KafkaCompression {
     Lz4,
     /// Snappy.
     Snappy,
-    /// Zstandard, where librdkafka was built with it.
+    /// Zstandard, if librdkafka was built with it.
     Zstd,
 }
 
@@ -194,20 +194,20 @@ impl KafkaConfig {
         })
     }
 
-    /// The most bytes that a message takes beside its record's datum: Avro's single-object header
+    /// The most bytes of a message without its record's datum: Avro's single-object header
     /// (10) or the registry's (5), the key (a name of 1,004 characters), headers (the node's name,
     /// 253, and the schema's version), and the broker's framing (36).
     pub const MESSAGE_OVERHEAD: usize = 2_048;
 
-    /// Bytes of a message that the producer takes at most.
+    /// Returns the most bytes of a message that the producer accepts.
     #[must_use]
     pub fn max_message_bytes(&self) -> usize {
-        /// librdkafka's, as its CONFIGURATION.md says.
+        /// librdkafka's default (CONFIGURATION.md).
         const DEFAULT: usize = 1_000_000;
         self.options.get("message.max.bytes").and_then(|text| text.parse().ok()).unwrap_or(DEFAULT)
     }
 
-    /// Bytes of a record's datum that can be sent at most.
+    /// Returns the most bytes of a record's datum that can be sent.
     #[must_use]
     pub fn max_record_bytes(&self) -> usize {
         self.max_message_bytes().saturating_sub(Self::MESSAGE_OVERHEAD)
@@ -218,7 +218,7 @@ impl KafkaConfig {
     }
 }
 
-/// `host:port`, where an IPv6 address stands in brackets.
+/// Reads `host:port`, with an IPv6 address in brackets.
 fn broker(text: &str) -> Result<String, String> {
     let (host, port) = text.rsplit_once(':').ok_or("must be host:port, such as broker:9092")?;
     let bare_host = match host.strip_prefix('[') {
@@ -239,7 +239,7 @@ fn broker(text: &str) -> Result<String, String> {
     }
 }
 
-/// The rule of the broker, `org.apache.kafka.common.internals.Topic`.
+/// Checks a topic's name by the broker's rule (`org.apache.kafka.common.internals.Topic`).
 fn topic(text: &str) -> Result<String, String> {
     const MAX_CHARACTERS: usize = 249;
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
@@ -265,10 +265,10 @@ fn compression(value: &Value) -> Result<KafkaCompression, String> {
         .map_err(|_| "librdkafka was built without it".to_owned())
 }
 
-/// Checks that a file can be read now, and not what it holds.
+/// Checks that a file can be read now, but not its content.
 pub(super) fn readable_file(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
-    // Without O_NONBLOCK, opening a pipe waits for its writer.
+    // Otherwise, opening a pipe would wait for its writer.
     let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path);
     let metadata = opened.and_then(|file| file.metadata());
     match metadata {

@@ -1,4 +1,4 @@
-//! A Kafka sink's `registry` section: where the schema's id comes from.
+//! A Kafka sink's `registry` section: the source of schema ids.
 
 use std::{
     path::{Path, PathBuf},
@@ -20,12 +20,12 @@ pub struct RegistryConfig {
     pub urls: Vec<String>,
     /// The strategy that names subjects.
     pub subject: SubjectStrategy,
-    /// True where the agent registers a schema that is missing.
+    /// True if the agent registers a missing schema.
     pub register: bool,
     /// The agent's credentials; `None`: it sends none.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub credentials: Option<RegistryCredentials>,
-    /// True where a password or a token may be sent without TLS.
+    /// True if a password or a token may be sent without TLS.
     pub allow_cleartext: bool,
     /// Certificates of the authorities to trust; `None`: those of the system.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -70,7 +70,7 @@ pub enum SubjectStrategy {
 }
 
 impl RegistryConfig {
-    /// `spool` is where ids are kept unless the section says otherwise.
+    /// `spool` is the default directory of the ids.
     pub(super) fn read(section: &mut Section<'_>, spool: Option<&Path>) -> Option<Self> {
         if !section.has("urls") {
             section.refuse("urls", None, "missing: name at least one, http://host:port");
@@ -101,7 +101,7 @@ impl RegistryConfig {
             }
         };
         if urls.iter().flatten().any(|url| url.contains('@')) {
-            // Without showing it.
+            // Without the value, which may hold a secret.
             section.refuse(
                 "urls",
                 None,
@@ -140,7 +140,7 @@ fn in_directory(directory: &Path) -> PathBuf {
     directory.join("schema-ids.json")
 }
 
-/// Keeps ids beside what else one run leaves to the next, where there is no place for them yet.
+/// Sets the default file of ids, in the directory of the agent's state.
 pub(super) fn keep_ids(sinks: &mut [SinkConfig], state: Option<&Path>) {
     for sink in sinks {
         if let SinkConfig::Kafka(kafka) = sink
@@ -152,7 +152,7 @@ pub(super) fn keep_ids(sinks: &mut [SinkConfig], state: Option<&Path>) {
     }
 }
 
-/// Refuses a port that there cannot be: the client would take the scheme's own instead.
+/// Refuses an impossible port: the client would use the scheme's default instead.
 pub(super) fn has_usable_port(authority: &Authority) -> Result<(), String> {
     let rest = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
     match authority.port_u16() {
@@ -162,8 +162,8 @@ pub(super) fn has_usable_port(authority: &Authority) -> Result<(), String> {
     }
 }
 
-/// Paths such as `/subjects` are appended to it. A URL that may hold a password passes, to be
-/// refused where it is not shown.
+/// Checks a URL, which paths such as `/subjects` are appended to. One that may hold a password passes:
+/// it is refused later, without being shown.
 fn url(text: &str) -> Result<String, String> {
     const FORM: &str = "must be http://host:port or https://host:port, with or without a path";
     if text.contains(['@', '?']) {
@@ -181,7 +181,7 @@ fn url(text: &str) -> Result<String, String> {
     Ok(text.trim_end_matches('/').to_owned())
 }
 
-/// RFC 7617: the colon divides it from the password.
+/// Refuses a colon, which separates the user from the password (RFC 7617).
 fn username(text: &str) -> Result<String, String> {
     if text.is_empty() || text.contains(':') || text.chars().any(char::is_control) {
         Err("must not be empty, nor contain a colon or control characters".to_owned())
@@ -190,7 +190,7 @@ fn username(text: &str) -> Result<String, String> {
     }
 }
 
-/// It need not exist, nor its directory yet.
+/// Reads the path of a file that need not exist yet, nor its directory.
 fn ids_file(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     if !path.is_absolute() {

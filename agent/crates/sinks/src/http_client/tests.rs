@@ -1,4 +1,4 @@
-//! Against a TLS server in this process, with certificates made for the test.
+//! With a TLS server in this process, and certificates that the test creates.
 
 use std::{
     fs,
@@ -36,7 +36,7 @@ impl Authority {
         self.directory.path().join("ca.pem")
     }
 
-    /// Starts a server with a certificate for `name`. It answers requests, one a connection.
+    /// Starts a server with a certificate for `name`. It answers one request for each connection.
     fn serve(&self, name: &str) -> SocketAddr {
         let key = KeyPair::generate().unwrap();
         let parameters = CertificateParams::new([name.to_owned()]).unwrap();
@@ -54,7 +54,7 @@ impl Authority {
                 let connection = connection.unwrap();
                 connection.set_read_timeout(Some(DEADLINE)).unwrap();
                 let session = ServerConnection::new(config.clone()).unwrap();
-                // It fails where the client does not trust the server.
+                // It fails if the client does not trust the server.
                 let _ = answer(&mut StreamOwned::new(session, connection));
             }
         });

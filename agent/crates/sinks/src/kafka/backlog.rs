@@ -1,14 +1,10 @@
-//! The bounded queue of messages that wait for the producer, in memory or on disk.
-//!
-//! One queue for all that waits: records in the spool, records while another agent has locked the
-//! spool, records whose schema has no id yet, and summaries of the ledger with and without a spool.
-//! `push` appends; `drain` hands what waits to the producer,
-//! oldest first.
+//! The bounded queue of messages that wait for the producer, in memory or on disk: records, and in
+//! a queue of their own the summaries of the ledger.
 //!
 //! - **On disk** an entry stays until its delivery report acknowledges it, and is sent again after
 //!   any other report.
-//! - **In memory** it leaves with the producer's taking it, which has a copy then: together they
-//!   would need twice the memory. Its delivery report brings it back if it failed.
+//! - **In memory** a message leaves when the producer accepts it, which has copied it: both would
+//!   need twice the memory. It returns if its delivery report is a failure.
 
 use std::{
     collections::VecDeque,
@@ -25,28 +21,27 @@ use super::{
     producer::{Message, Refusal},
 };
 
-/// Bytes that are moved to the spool at once, about, as with the batches that come from workers:
-/// so the spool stays within its limit, and others get at it in between.
+/// The approximate size of what is appended to the spool at once, as with the workers' batches: so
+/// the spool stays within its limit, and the backlog is unlocked in between.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// The guard of a message that waits.
+/// The guard of a waiting message.
 pub(super) trait Owner {
-    /// Version of the schema that messages in memory are of.
+    /// The version of the schema of messages in memory.
     const SCHEMA_VERSION: u32;
 
-    /// Messages of DNS that it stands for.
+    /// Returns the number of DNS messages in it.
     fn messages(&self) -> u32;
 
-    /// Returns the origin of a message in memory.
     fn in_memory(&self) -> Origin;
 
     /// Returns the origin of the entry with this id on disk.
     fn on_disk(id: u64) -> Origin;
 
-    /// The producer has it.
+    /// The producer has accepted the message.
     fn hand_over(self);
 
-    /// The producer will never take it.
+    /// The producer can never accept it.
     fn reject(self);
 }
 
@@ -75,8 +70,7 @@ impl Owner for Flight {
     }
 }
 
-/// A message in memory, and who answers for it.
-#[derive(Debug)]
+/// A message in memory, with its guard.
 pub(super) struct QueuedMessage<T> {
     pub(super) owner: T,
     pub(super) timestamp_ms: i64,
@@ -85,18 +79,21 @@ pub(super) struct QueuedMessage<T> {
 }
 
 impl<T: Owner> QueuedMessage<T> {
-    /// A copy of a message.
     pub(super) fn new(owner: T, message: &Message<'_>) -> Self {
         let Message { timestamp_ms, key, value } = *message;
         Self { owner, timestamp_ms, key: key.to_vec(), value: value.to_vec() }
     }
 
-    /// Bytes that it takes in memory, about.
-    const fn size(&self) -> usize {
-        size_of::<Self>() + self.key.len() + self.value.len()
+    /// Returns the approximate number of bytes that a message takes in memory.
+    const fn size_of(message: &Message<'_>) -> usize {
+        size_of::<Self>() + message.key.len() + message.value.len()
     }
 
-    fn message(&self) -> Message<'_> {
+    fn size(&self) -> usize {
+        Self::size_of(&self.message())
+    }
+
+    pub(super) fn message(&self) -> Message<'_> {
         Message { timestamp_ms: self.timestamp_ms, key: &self.key, value: &self.value }
     }
 
@@ -107,19 +104,6 @@ impl<T: Owner> QueuedMessage<T> {
             key: &self.key,
             value: &self.value,
         }
-    }
-
-    /// Hands it to the producer, past all that waits; the same one if that does not take it.
-    pub(super) fn send_by(
-        self,
-        send: impl FnOnce(Origin, &Message<'_>) -> Result<(), Refusal>,
-    ) -> Result<(), Self> {
-        match send(self.owner.in_memory(), &self.message()) {
-            Ok(()) => self.owner.hand_over(),
-            Err(Refusal::Never) => self.owner.reject(),
-            Err(_) => return Err(self),
-        }
-        Ok(())
     }
 }
 
@@ -140,26 +124,19 @@ impl<T: Owner> Buffer<T> {
         self.waiting.len()
     }
 
-    /// Appends a message.
-    ///
-    /// # Errors
-    /// The same message, if there is no room.
-    pub(super) fn push(
-        &mut self,
-        queued: QueuedMessage<T>,
-        now: Instant,
-    ) -> Result<(), QueuedMessage<T>> {
-        let bytes = self.bytes + queued.size();
-        if bytes > self.max_bytes || self.waiting.len() >= self.max_messages {
-            return Err(queued);
-        }
-        self.bytes = bytes;
-        self.waiting.push_back((now, queued));
-        Ok(())
+    pub(super) fn has_room(&self, message: &Message<'_>) -> bool {
+        self.len() < self.max_messages
+            && self.bytes + QueuedMessage::<T>::size_of(message) <= self.max_bytes
     }
 
-    /// Inserts a message by its timestamp, and drops the oldest ones for it where there is no room;
-    /// how many. A message that is larger than the buffer is kept, alone.
+    /// Appends a message, which there is room for.
+    pub(super) fn push(&mut self, queued: QueuedMessage<T>, now: Instant) {
+        self.bytes += queued.size();
+        self.waiting.push_back((now, queued));
+    }
+
+    /// Inserts a message by its timestamp, drops the oldest ones if there is no room, and returns
+    /// their number. A message that is larger than the buffer is kept, alone.
     pub(super) fn insert_for_oldest(&mut self, queued: QueuedMessage<T>, now: Instant) -> u64 {
         let place = self.waiting.partition_point(|(_, w)| w.timestamp_ms <= queued.timestamp_ms);
         self.bytes += queued.size();
@@ -178,7 +155,7 @@ impl<T: Owner> Buffer<T> {
         Some(queued)
     }
 
-    /// Takes the oldest out if it has waited for as long as `age`.
+    /// Removes the oldest message if it has waited for at least `age`.
     pub(super) fn pop_older(&mut self, age: Duration, now: Instant) -> Option<QueuedMessage<T>> {
         let (since, _) = self.waiting.front()?;
         if now.saturating_duration_since(*since) < age {
@@ -193,27 +170,24 @@ impl<T: Owner> Buffer<T> {
     }
 }
 
-/// The messages that wait for the producer.
 pub(super) enum Backlog<T> {
-    /// In memory.
     Memory(Buffer<T>),
-    /// In a spool.
     Disk(Box<Spool>),
 }
 
-/// The outcome of a [`Backlog::drain`].
 #[derive(Debug, Default)]
 pub(super) struct DrainOutcome {
-    /// Messages that were handed over, or rejected.
+    /// The number of messages that were handed over or rejected.
     pub(super) taken: usize,
     pub(super) rejected: usize,
-    /// The reason why the producer took no more, if it did not.
+    /// The reason why the producer took no more.
     pub(super) refusal: Option<Refusal>,
 }
 
 impl<T: Owner> Backlog<T> {
-    /// The next message to send. On disk there may be none though some wait: see [`Spool::peek`].
-    fn peek(&mut self) -> Option<(Origin, u32, Message<'_>)> {
+    /// Returns the next message to send. On disk there may be none although some wait: see
+    /// [`Spool::peek`].
+    pub(super) fn peek(&mut self) -> Option<(Origin, u32, Message<'_>)> {
         match self {
             Self::Memory(buffer) => {
                 let (_, queued) = buffer.waiting.front()?;
@@ -228,11 +202,7 @@ impl<T: Owner> Backlog<T> {
         }
     }
 
-    pub(super) fn has_next(&mut self) -> bool {
-        self.peek().is_some()
-    }
-
-    /// Hands up to `limit` messages to `send`, oldest first, until that refuses one.
+    /// Hands up to `limit` messages to `send`, oldest first, until it refuses one.
     pub(super) fn drain(
         &mut self,
         limit: usize,
@@ -272,7 +242,7 @@ impl<T: Owner> Backlog<T> {
         }
     }
 
-    /// True once all that waited was handed over, and none is to be sent again.
+    /// True once the producer has everything, and nothing must be sent again.
     pub(super) fn is_drained(&self) -> bool {
         match self {
             Self::Memory(buffer) => buffer.len() == 0,
@@ -280,7 +250,7 @@ impl<T: Owner> Backlog<T> {
         }
     }
 
-    /// Entries on disk that were sent and not reported on.
+    /// Returns the number of entries on disk that were sent and have no delivery report yet.
     pub(super) fn sent(&self) -> usize {
         match self {
             Self::Memory(_) => 0,
@@ -288,7 +258,8 @@ impl<T: Owner> Backlog<T> {
         }
     }
 
-    /// Messages that are not known to have arrived, those in memory that the producer has left out.
+    /// Returns the number of messages that are not acknowledged, without those in memory that the
+    /// producer has.
     pub(super) fn waiting(&self) -> u64 {
         match self {
             Self::Memory(buffer) => buffer.len() as u64,
@@ -297,10 +268,7 @@ impl<T: Owner> Backlog<T> {
     }
 }
 
-/// Moves the oldest of `records` to the spool, a piece that others may wait for.
-///
-/// # Errors
-/// When the spool cannot be written to; all records are as they were.
+/// Moves about [`PIECE_BYTES`] of the oldest `records` to the spool; none if that fails.
 pub(super) fn move_piece(
     records: &mut VecDeque<QueuedMessage<Flight>>,
     spool: &mut Spool,

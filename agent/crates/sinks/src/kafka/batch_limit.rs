@@ -1,21 +1,21 @@
 //! Batches that the broker refuses as too large.
 //!
-//! A topic's `max.message.bytes` holds for a whole batch. librdkafka does not divide one that is
-//! larger, but has all its records fail, of which each may be far below the limit. So the sender
-//! sends those again in smaller batches: one at a time, halved with each refusal. A record is refused
-//! for good only if it was alone. Batches that arrive make the next ones larger again.
+//! A topic's `max.message.bytes` applies to a whole batch. librdkafka fails all records of a larger
+//! one, although each may be far below the limit. So the sender retries them in smaller batches: one
+//! at a time, halved after each refusal. A record is rejected only if it was alone. Batches that
+//! arrive make the next ones larger.
 
-/// Batches of one size that arrive, one after the other, before the next ones are twice as large.
+/// The number of batches of one size that must arrive before the size is doubled.
 const ARRIVALS: u32 = 64;
 
 /// Limits how many records are in flight together.
 #[derive(Debug)]
 pub(super) struct BatchLimit {
-    /// `usize::MAX`: any number, as long as no batch is refused.
+    /// `usize::MAX`: no limit, as no batch was refused.
     size: usize,
     /// The limit when records were last sent.
     last: usize,
-    /// Batches that were sent since the last refusal.
+    /// Batches sent since the last change of the size.
     arrived: u32,
 }
 
@@ -26,21 +26,20 @@ impl Default for BatchLimit {
 }
 
 impl BatchLimit {
-    /// Size from which on batches are given up: more records than a batch has by default.
+    /// The size from which on there is no limit: more records than a batch has by default.
     const UNLIMITED_FROM: usize = 1 << 14;
 
-    /// True where any number may be in flight.
     pub(super) const fn is_unlimited(&self) -> bool {
         self.size == usize::MAX
     }
 
-    /// True where what was sent last was alone in its batch. Reports of a larger batch may come in
-    /// parts, the last of them when the next one is to be of one record.
+    /// True if the last batch had one record. (`size` may be 1 while reports of a larger batch still
+    /// arrive.)
     pub(super) const fn is_alone(&self) -> bool {
         self.last == 1
     }
 
-    /// Returns the number of records that may be sent now.
+    /// Returns how many records may be sent now.
     pub(super) fn next(&mut self, is_in_flight: bool) -> usize {
         if self.is_unlimited() {
             self.last = self.size;
@@ -58,13 +57,12 @@ impl BatchLimit {
         self.size
     }
 
-    /// Takes note that a batch was refused; true if that is the first time. `most` is the number of
-    /// records that it has at most: those that were reported, and those that are still to be. Reports
-    /// of one batch come in parts, so the number of a part says nothing of the batch.
+    /// Halves the size after a refusal; true if there was no limit before. `most` is an upper bound of
+    /// the batch's records, reported or not: its reports arrive in parts of any size.
     pub(super) fn divide(&mut self, most: usize) -> bool {
         let is_first = self.is_unlimited();
         let batch = if self.last == usize::MAX { most.min(self.size) } else { self.last };
-        // For the parts that are still to come.
+        // For the parts of its reports that are still to arrive.
         self.last = batch;
         self.size = self.size.min((batch / 2).max(1));
         self.arrived = 0;

@@ -1,4 +1,4 @@
-//! State that the sink, its sender and librdkafka's callbacks share.
+//! The state shared by the sink, its sender and librdkafka's callbacks.
 
 use std::{
     sync::{
@@ -20,54 +20,51 @@ use super::{
     flight::{Accounts, Flight},
     origin::Origin,
     producer::{Message, Statistics},
-    summaries::SummaryReport,
+    summaries::{SummaryReport, WaitingSummary},
 };
 use crate::{
     config::{Credentials, KafkaConfig},
     registry::SchemaIds,
 };
 
-/// An error that lasts is logged again after this long: with a broker unreachable, librdkafka
-/// reports it several times a second.
+/// The interval at which a lasting error is logged: librdkafka reports an unreachable broker several
+/// times a second.
 pub(super) const REMINDER_INTERVAL: Duration = Duration::from_secs(30);
 
-/// The shared state; see the [module](self).
 pub(super) struct SinkContext {
     pub(super) sink: String,
     pub(super) topic: String,
-    /// Names the credentials in errors of authentication.
+    /// The credentials, as errors of authentication name them.
     credentials: &'static str,
     topic_creator: Option<TopicCreator>,
     pub(super) accounts: Arc<Accounts>,
-    /// Ids of the schemas of records, where a registry gives them.
+    /// The ids of the records' schemas; `None` without a registry.
     pub(super) schema_ids: Option<Arc<SchemaIds>>,
     pub(super) events: DeliveryEvents,
-    /// Delivery reports of summaries, until they are applied.
+    /// Delivery reports of summaries that are not yet applied.
     pub(super) summary_reports: Mutex<Vec<SummaryReport>>,
-    /// True where failed records are requeued: there is a spool, or another agent has locked it.
+    /// True if failed records are requeued: a spool is configured, perhaps locked by another agent.
     pub(super) requeues: bool,
-    /// Records that have arrived, or that the broker has refused for good: whether it is there.
+    /// The number of records that the broker has acknowledged or refused: it is reachable.
     pub(super) answered: AtomicU64,
-    /// The last error of the connection to the broker.
     connection_error: Mutex<String>,
     pub(super) timings: SinkTimings,
-    /// The latest statistics of the producer in use, where they are wanted.
+    /// The latest statistics of the producer in use, if `watches`.
     pub(super) statistics: Published<Option<Arc<Statistics>>>,
     pub(super) watches: bool,
-    /// Number of the latest producer: one that is replaced still calls back until it has ended.
+    /// The number of the latest producer: one that was replaced still calls back until it ends.
     pub(super) generation: AtomicU64,
-    /// Errors that were logged, and when last.
+    /// The errors that were logged within [`REMINDER_INTERVAL`], and when.
     logged: Mutex<Vec<(Option<RDKafkaErrorCode>, Instant)>>,
 }
 
-/// A delivery report.
 pub(super) struct Report<'a> {
     pub(super) origin: Origin,
     pub(super) outcome: Outcome,
     pub(super) error: Option<&'a KafkaError>,
-    /// The reason that the record counts as lost for where it cannot be requeued.
+    /// The loss reason of a record that cannot be requeued.
     pub(super) loss: SinkLoss,
-    /// As it was sent.
+    /// The message as it was sent.
     pub(super) message: Message<'a>,
 }
 
@@ -112,7 +109,7 @@ impl SinkContext {
         self.schema_ids.as_ref().is_none_or(|ids| ids.is_ready())
     }
 
-    /// Takes in a delivery report, on librdkafka's thread: nothing here waits.
+    /// Applies a delivery report, on librdkafka's thread, without waiting.
     pub(super) fn report(&self, report: &Report<'_>) {
         let Report { origin, outcome, error, loss, message } = report;
         if !matches!(origin, Origin::Summary { .. })
@@ -122,7 +119,9 @@ impl SinkContext {
         }
         match *origin {
             Origin::Summary { id } => {
-                let report = SummaryReport::new(id, *outcome, *error, message);
+                let (outcome, error) = (*outcome, error.cloned());
+                let summary = QueuedMessage::new(WaitingSummary, message);
+                let report = SummaryReport { id, outcome, error, summary };
                 self.summary_reports.lock().push(report);
             }
             Origin::Spool { id } => {
@@ -141,9 +140,9 @@ impl SinkContext {
         }
     }
 
-    /// A record stays in flight until the sender has requeued it.
+    /// Gives a record to the sender to requeue. It stays in flight until then.
     fn give_back(&self, flight: Flight<&Accounts>, message: &Message<'_>, outcome: Outcome) {
-        // In the backlog a record names its schema itself. New ones alone are in memory.
+        // In the backlog, a record is a single object again. Only the newest schema's are in memory.
         let unframed = self.schema_ids.as_ref().and_then(|ids| ids.unframed(message.value));
         let value = unframed.as_deref().unwrap_or(message.value);
         let record =
@@ -151,11 +150,11 @@ impl SinkContext {
         self.events.put(|events| events.failed.push(FailedDelivery { record, outcome }));
     }
 
-    /// Logs an error of the producer, unless it was logged a moment ago.
+    /// Logs an error of the producer, unless it was logged within [`REMINDER_INTERVAL`].
     pub(super) fn log_error(&self, error: &KafkaError, reason: &str) {
         let code = error.rdkafka_error_code();
         if self.requeues && code.is_some_and(is_outage) {
-            // The sender logs the outage once, with the last error that names a cause.
+            // The sender logs the outage, with the last error that names a cause.
             let mut last = self.connection_error.lock();
             if code == Some(RDKafkaErrorCode::BrokerTransportFailure) || last.is_empty() {
                 reason.clone_into(&mut last);
@@ -174,24 +173,7 @@ impl SinkContext {
         }
         let (sink, topic) = (&self.sink, &self.topic);
         match code {
-            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
-                if let Some(creator) = &self.topic_creator {
-                    tracing::warn!(
-                        event = "topic_missing",
-                        sink,
-                        topic,
-                        "topic does not exist, creating it"
-                    );
-                    creator.want();
-                } else {
-                    tracing::error!(
-                        event = "topic_missing",
-                        sink,
-                        topic,
-                        "topic does not exist, and tap53 creates none: create it, or set create_topic"
-                    );
-                }
-            }
+            Some(code) if is_topic_missing(code) => self.log_missing_topic(),
             Some(
                 RDKafkaErrorCode::TopicAuthorizationFailed
                 | RDKafkaErrorCode::ClusterAuthorizationFailed,
@@ -209,11 +191,25 @@ impl SinkContext {
         }
     }
 
-    /// True if an error with this code was logged a moment ago; else it is noted as logged now.
+    /// Logs that the topic does not exist, and has it created if that is configured.
+    fn log_missing_topic(&self) {
+        let (sink, topic) = (&self.sink, &self.topic);
+        let Some(creator) = &self.topic_creator else {
+            return tracing::error!(
+                event = "topic_missing",
+                sink,
+                topic,
+                "topic does not exist, and tap53 creates none: create it, or set create_topic"
+            );
+        };
+        tracing::warn!(event = "topic_missing", sink, topic, "topic does not exist, creating it");
+        creator.want();
+    }
+
+    /// True if this code was logged within [`REMINDER_INTERVAL`]; else notes that it is logged now.
     fn is_logged(&self, code: Option<RDKafkaErrorCode>) -> bool {
         let now = Instant::now();
         let mut logged = self.logged.lock();
-        // As many as there are codes, at most.
         logged.retain(|(_, at)| now.saturating_duration_since(*at) < REMINDER_INTERVAL);
         if logged.iter().any(|(other, _)| *other == code) {
             return true;
@@ -222,13 +218,16 @@ impl SinkContext {
         false
     }
 
-    /// The last error of the connection to the broker, since this was last called.
     pub(super) fn take_connection_error(&self) -> String {
         std::mem::take(&mut *self.connection_error.lock())
     }
 }
 
-/// True for errors that say no more than that a broker does not answer.
+pub(super) const fn is_topic_missing(code: RDKafkaErrorCode) -> bool {
+    matches!(code, RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)
+}
+
+/// True for errors that only mean that a broker does not answer.
 const fn is_outage(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,

@@ -1,41 +1,33 @@
-//! The machine that takes each record to the broker, or counts why not.
+//! The state machine that delivers each record to the broker, or counts why not.
 //!
-//! Workers call [`Delivery::write`]; the [sender](super::sender) sends what waits and applies what
-//! came of it. The [route](super::route) says where new records go, [flights](super::flight) answer
-//! for what is in memory, the [backlog](super::backlog) is what waits.
+//! Workers call [`Delivery::write`]; the [sender](super::sender) sends the backlog and applies
+//! delivery reports.
 //!
-//! - **durable**: every record is in the spool before [`Delivery::write`] returns, which is when it
-//!   counts as accepted. Killing the agent loses none. What cutting the power loses,
-//!   [`Fsync`](tap53_spool::Fsync) says.
-//! - **fast**: records go to the producer directly, as long as it takes them and they arrive. When
-//!   its queue is full, when a record fails, or when none has arrived for
-//!   [`STALL`](super::sender), what is in memory is requeued to the spool, and what follows goes
-//!   there, until the spool has been drained. Killing the agent loses what is in memory: at most
-//!   `queue_bytes` of records, and with the broker unreachable none that is older than
-//!   [`STALL`](super::sender) and a moment.
+//! - **durable**: every record is in the spool before [`Delivery::write`] returns. Killing the agent
+//!   loses none; what a power failure loses depends on [`Fsync`](tap53_spool::Fsync).
+//! - **fast**: records go to the producer directly, until its queue is full, a record fails, or
+//!   nothing is acknowledged for [`STALL`](super::sender). Then records in memory are requeued to
+//!   the spool, and new ones follow them, until the spool is drained. Killing the agent loses what
+//!   is in memory: at most `queue_bytes`, and with the broker unreachable nothing that is much
+//!   older than [`STALL`](super::sender).
 //!
-//! A record leaves the spool when its delivery report says that it arrived, and is sent again when
-//! it says anything else, [`MessageTimedOut`](rdkafka::error::RDKafkaErrorCode) included: arriving
-//! twice is possible then, and `record_id` identifies the copies. The only exceptions are records that can never be
-//! delivered, such as those larger than the broker takes; they are counted as rejected.
+//! A record leaves the spool when it is acknowledged, or when it can never be delivered
+//! (`rejected`). After any other report, a timeout included, it is sent again: it may then arrive
+//! twice, with the same `record_id`.
 //!
-//! Order is kept for each worker: what waits goes before what is new. (A record that failed in
-//! memory is requeued after those that were spooled meanwhile.) The spool is drained at
-//! `replay_records_per_s` beside the live traffic.
+//! Each worker's order is kept: records that wait go before new ones. (A record that failed in
+//! memory is requeued after those that were spooled meanwhile.) Records that cannot be written to
+//! the disk are sent directly; if that fails too, they are lost and counted.
 //!
-//! Records that cannot be written to the disk, not even after dropping the oldest, are sent
-//! directly; where that fails as well they are lost, and counted.
-//!
-//! **A spool that another agent has locked**, as the one before this one until it has ended:
-//! - Capture runs, and records go to the producer directly, in either mode. What the broker does
-//!   not take waits in memory and is sent again.
-//! - What waits is at most `queue_bytes`, beside what the producer holds; more is lost, and counted
-//!   as `spool_failed`. Killing the agent loses both, in mode durable too.
-//! - The lock is tried for as long as the agent runs, however long the other one takes to end. The
-//!   kernel gives it to one, and keeps it until that process is gone: there is never a second
-//!   writer. What waits then goes into the spool, after what the other agent has left there.
-//! - At the shutdown it is tried once more. What is neither delivered within the deadline nor can
-//!   be kept is counted as `unflushed`.
+//! **While another agent has locked the spool**, for instance the previous one until it ends:
+//! - Records go to the producer directly, in either mode. Those that the broker does not accept
+//!   wait in memory, at most `queue_bytes`; more are lost (`spool_failed`). Killing the agent loses
+//!   those in memory, in mode durable too.
+//! - The lock is tried until the agent ends. The kernel holds it until the other process is gone, so
+//!   there is never a second writer. Then the records in memory go into the spool, after those that
+//!   the other agent left there.
+//! - At the shutdown it is tried once more; records that are neither delivered nor spooled by the
+//!   deadline are lost (`unflushed`).
 
 use std::{
     collections::VecDeque,
@@ -48,7 +40,11 @@ use std::{
 };
 
 use parking_lot::{Mutex, MutexGuard};
-use tap53_base::{amount::Amount, clock::monotonic_ns, vitals::Reached};
+use tap53_base::{
+    amount::Amount,
+    clock::{monotonic_ns, utc_offset_ns},
+    vitals::Reached,
+};
 use tap53_ledger::SinkLoss;
 use tap53_records::encode::{Batch, SCHEMA_VERSION};
 use tap53_spool::{self as spool, Record};
@@ -60,72 +56,63 @@ use super::{
     origin::Origin,
     producer::{Message, Producer, Refusal, Transport},
     route::{BufferReason, Event, Route, Router, State},
-    storage::{Clock, spool_config},
 };
 use crate::{
     SpoolState,
-    config::KafkaConfig,
+    config::{KafkaConfig, SpoolConfig},
     registry::Schema,
     wait_budget::{self, WaitBudget},
 };
 
-/// At the shutdown, how long a broker gets that is known to be unreachable, or a registry: enough to
-/// find it if it has just come back. What is not delivered then is on disk; waiting longer would
-/// only put off the agent that comes after this one.
+/// The time for the shutdown if the broker or the registry is known to be unreachable: enough to find
+/// it if it is just back. The rest is on disk, and waiting longer would only delay the next agent.
 pub(super) const DEGRADED_FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The longest wait of a batch for room in the producer's queue, where there is no spool. Then the
-/// rest of it is lost: a worker that waits longer would only move the loss into its ring.
-const ROOM_TIMEOUT: Duration = wait_budget::WAIT;
-
-/// The longest wait of a summary of the ledger for the backlog's lock.
+/// The longest wait of a summary for the backlog's lock.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The interval at which the shutdown checks whether all is delivered.
 const SHUTDOWN_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// The machine. `P` is the producer, or what a test has in its place.
+/// The machine. `P` is the producer, or a test's cluster.
 pub(super) struct Delivery<P = Producer> {
     pub(super) context: Arc<SinkContext>,
     pub(super) producer: Arc<P>,
     pub(super) router: Router,
     pub(super) health: Health,
-    pub(super) clock: Clock,
-    /// The spool that there is to be.
+    utc_offset_ns: i64,
     pub(super) spool_config: Option<spool::Config>,
-    /// The longest wait of a record for its schema's id.
+    /// The longest wait of a record for its schema id.
     pub(super) schema_timeout: Duration,
     /// The schemas that records in the spool may have.
     pub(super) schemas: Vec<Schema>,
     backlog: Mutex<Backlog<Flight>>,
-    /// Limits the waits of all workers for room; `None` where each batch may wait.
+    /// Limits the waits of all workers for room; `None` if each batch may wait.
     wait_budget: Option<WaitBudget>,
 }
 
 /// The health of the broker, the registry and the disk, for the log and the shutdown.
 #[derive(Default)]
 pub(super) struct Health {
-    /// True after a failure, or where nothing was acknowledged for too long.
+    /// True after a failure, or if nothing was acknowledged for [`STALL`](super::sender).
     pub(super) is_failing: AtomicBool,
-    /// True where the oldest waiting record lacks the id of its schema, which may be an earlier
-    /// one.
+    /// True if the oldest waiting record lacks its schema id.
     pub(super) awaits_id: AtomicBool,
-    /// The disk fails: each outage is logged once.
+    /// True after a failure of the disk, so that each outage is logged once.
     pub(super) disk_fails: AtomicBool,
 }
 
-/// Decides on a record that the producer refuses.
+/// The decision on a record that the producer refuses.
 enum Verdict {
     Retry,
     Lost(SinkLoss),
-    /// Leave it, and all after it.
+    /// Send neither it nor those after it.
     Stop,
 }
 
 pub(super) type Guard<'a> = MutexGuard<'a, Backlog<Flight>>;
 
 impl<P: Transport> Delivery<P> {
-    /// In its initial state: see [`acquire_spool`](Self::acquire_spool).
+    /// Creates the machine without its spool: see [`acquire_spool`](Self::acquire_spool).
     pub(super) fn new(
         config: &KafkaConfig,
         context: &Arc<SinkContext>,
@@ -140,13 +127,19 @@ impl<P: Transport> Delivery<P> {
             producer: producer.clone(),
             router: Router::new(State::initial(mode, context.schema_ids.is_some())),
             health: Health::default(),
-            clock: Clock::new(),
-            spool_config: config.spool.as_ref().map(spool_config),
+            utc_offset_ns: utc_offset_ns(),
+            spool_config: config.spool.as_ref().map(SpoolConfig::of_records),
             schema_timeout: config.message_timeout,
             schemas: schemas.to_vec(),
             backlog: Mutex::new(Backlog::Memory(Buffer::new(max_bytes, usize::MAX))),
             wait_budget,
         }
+    }
+
+    /// Returns the clock for the age of records in the spool: the wall clock at the start, plus the
+    /// monotonic time since then. Setting the wall clock does not change a record's age.
+    pub(super) fn now_ms(&self) -> i64 {
+        monotonic_ns().cast_signed().saturating_add(self.utc_offset_ns) / 1_000_000
     }
 
     pub(super) fn lock(&self) -> Guard<'_> {
@@ -158,7 +151,7 @@ impl<P: Transport> Delivery<P> {
         let flight = Flight::accept(&self.context.accounts, batch);
         if self.router.route() != Route::Direct {
             let backlog = self.lock();
-            // It may have been drained meanwhile.
+            // It may have changed before the lock was acquired.
             if self.router.route() != Route::Direct {
                 return self.store(backlog, batch, 0, flight);
             }
@@ -179,8 +172,8 @@ impl<P: Transport> Delivery<P> {
         }
     }
 
-    /// Hands records to the producer, from the one with index `from` on, until `on_refusal` says to
-    /// stop; the index of that one.
+    /// Hands records to the producer, from index `from` on, until `on_refusal` returns
+    /// [`Verdict::Stop`]; returns the index of that record.
     fn send(
         &self,
         batch: &Batch,
@@ -212,11 +205,12 @@ impl<P: Transport> Delivery<P> {
         batch.entries()
     }
 
-    /// Sends without a spool: waits for room, within what workers may wait.
+    /// Sends without a spool, and waits for room within the workers' budget.
     fn send_waiting_for_room(&self, batch: &Batch, mut flight: Flight<&Accounts>) {
         let began = Instant::now();
         let budget = self.wait_budget.as_ref();
-        let give_up_at = budget.map_or(began + ROOM_TIMEOUT, |budget| budget.give_up_at(began));
+        let give_up_at =
+            budget.map_or(began + wait_budget::WAIT, |budget| budget.give_up_at(began));
         let mut has_waited = false;
         self.send(batch, 0, &mut flight, |refusal| match refusal {
             Refusal::QueueFull if Instant::now() < give_up_at => {
@@ -224,7 +218,7 @@ impl<P: Transport> Delivery<P> {
                     budget.begin(Instant::now());
                 }
                 has_waited = true;
-                // Room comes with a report, on librdkafka's thread.
+                // A delivery report makes room, on another thread.
                 thread::park_timeout(Duration::from_millis(1));
                 Verdict::Retry
             }
@@ -237,8 +231,8 @@ impl<P: Transport> Delivery<P> {
         }
     }
 
-    /// Puts the records of a batch from the one with index `from` on into the backlog; those that it
-    /// does not take are sent directly, or lost.
+    /// Puts the records of a batch from index `from` on into the backlog; those that it has no room
+    /// for are sent directly, or lost.
     fn store(
         &self,
         mut backlog: Guard<'_>,
@@ -247,7 +241,7 @@ impl<P: Transport> Delivery<P> {
         mut flight: Flight<&Accounts>,
     ) {
         let (next, reason) = match &mut *backlog {
-            Backlog::Disk(spool) => match spool.append(records(batch, from), self.clock.now_ms()) {
+            Backlog::Disk(spool) => match spool.append(records(batch, from), self.now_ms()) {
                 Ok(_) => {
                     self.context.accounts.requeue([flight], spool);
                     self.appended(backlog, batch.entries() - from);
@@ -281,7 +275,7 @@ impl<P: Transport> Delivery<P> {
         flight.lost(reason);
     }
 
-    /// Copies records into memory; the index of the first that has no room.
+    /// Copies records into memory; returns the index of the first that has no room.
     fn buffer(
         &self,
         buffer: &mut Buffer<Flight>,
@@ -292,12 +286,12 @@ impl<P: Transport> Delivery<P> {
         let now = Instant::now();
         for (index, (key, value, entry)) in batch.iter_keyed().enumerate().skip(from) {
             let message = Message { timestamp_ms: entry.timestamp_ms, key, value };
-            let amount = Amount::record(u64::from(entry.messages));
-            let owner = flight.split(amount).keep(&self.context.accounts);
-            if let Err(refused) = buffer.push(QueuedMessage::new(owner, &message), now) {
-                flight.join(refused.owner);
+            if !buffer.has_room(&message) {
                 return index;
             }
+            let amount = Amount::record(u64::from(entry.messages));
+            let owner = flight.split(amount).keep(&self.context.accounts);
+            buffer.push(QueuedMessage::new(owner, &message), now);
         }
         batch.entries()
     }
@@ -310,7 +304,7 @@ impl<P: Transport> Delivery<P> {
         }
     }
 
-    /// Puts records that came back into the backlog. Those that it does not take are lost.
+    /// Puts failed records into the backlog. Those that it has no room for are lost.
     pub(super) fn requeue<'a>(
         &'a self,
         mut backlog: Guard<'a>,
@@ -321,18 +315,17 @@ impl<P: Transport> Delivery<P> {
             let error = match &mut *backlog {
                 Backlog::Memory(buffer) => {
                     let now = Instant::now();
-                    while let Some(record) = records.pop_front() {
-                        if let Err(refused) = buffer.push(record, now) {
-                            records.push_front(refused);
-                            break;
-                        }
+                    while records.front().is_some_and(|r| buffer.has_room(&r.message()))
+                        && let Some(record) = records.pop_front()
+                    {
+                        buffer.push(record, now);
                     }
                     let is_full = !records.is_empty();
                     is_full.then(|| "another agent has locked it, and memory is full".to_owned())
                 }
                 Backlog::Disk(spool) => {
                     let accounts = &self.context.accounts;
-                    let moved = move_piece(&mut records, spool, accounts, self.clock.now_ms());
+                    let moved = move_piece(&mut records, spool, accounts, self.now_ms());
                     moved.err().map(|error| error.to_string())
                 }
             };
@@ -343,27 +336,18 @@ impl<P: Transport> Delivery<P> {
                 return;
             }
             self.appended(backlog, 0);
-            // Others get at it in between.
+            // Unlocked in between for the workers.
             backlog = self.lock();
         }
     }
 
-    /// Publishes what the spool holds and has lost.
     pub(super) fn reconcile(&self, backlog: &mut Backlog<Flight>) {
         if let Backlog::Disk(spool) = backlog {
             self.context.accounts.reconcile(spool, |_| {});
         }
     }
 
-    /// Returns the loss reason of records that wait in memory at the shutdown.
-    pub(super) fn loss_at_shutdown(&self) -> SinkLoss {
-        match self.context.requeues {
-            true => SinkLoss::Unflushed,
-            false => SinkLoss::NoSchemaId,
-        }
-    }
-
-    /// Records that the producer has from memory, those of `backlog` left out.
+    /// Returns the number of records in the producer that are in memory alone.
     pub(super) fn in_producer(&self, backlog: &Backlog<Flight>) -> u64 {
         let in_flight = self.context.counts().read().in_flight.records;
         match backlog {
@@ -372,9 +356,9 @@ impl<P: Transport> Delivery<P> {
         }
     }
 
-    /// Id in the spool below which all is acknowledged, and how much of what it inherited has been
-    /// lost. `None` while another agent has it locked, and while a disk that hangs holds it up: the
-    /// run loop calls this, and goes on without it.
+    /// Returns the id below which everything in the spool is acknowledged, and how many inherited
+    /// records have been lost. `None` while another agent has locked the spool, and while the disk
+    /// hangs: the run loop calls this, and does not wait for it.
     pub(super) fn progress(&self) -> Option<(u64, u64)> {
         if !self.context.requeues {
             return Some((0, 0));
@@ -385,7 +369,7 @@ impl<P: Transport> Delivery<P> {
         }
     }
 
-    /// The spool, for who watches; `None` where there is to be none.
+    /// Returns the spool's state for metrics; `None` without a spool.
     pub(super) fn spool_state(&self) -> Option<SpoolState> {
         Some(SpoolState {
             limit_bytes: self.spool_config.as_ref()?.max_bytes,
@@ -394,14 +378,14 @@ impl<P: Transport> Delivery<P> {
         })
     }
 
-    /// Waits until all is delivered that can be, within `deadline`.
+    /// Waits until everything is delivered that can be, within `deadline`.
     pub(super) fn finish(&self, deadline: Duration) {
         let began = Instant::now();
         loop {
             let health = &self.health;
             let is_degraded = health.is_failing.load(Ordering::Relaxed)
                 || health.awaits_id.load(Ordering::Relaxed);
-            // What is not delivered is on disk, unless there is no spool, or it waits for a registry.
+            // The rest is on disk, or waits for a schema id.
             let is_kept = self.router.has_spool() || !self.context.requeues;
             let limit = match is_degraded && is_kept {
                 true => deadline.min(DEGRADED_FLUSH_TIMEOUT),
@@ -419,12 +403,11 @@ impl<P: Transport> Delivery<P> {
             let counts = self.context.counts().read();
             return counts.spooled.records + counts.in_flight.records == 0;
         }
-        // The rest is in the producer, which is flushed.
+        // The rest is in the producer, which is flushed later.
         self.router.route() == Route::Direct || self.lock().is_drained()
     }
 }
 
-/// The records of a batch, from the one with index `from` on.
 fn records(batch: &Batch, from: usize) -> impl Iterator<Item = Record<'_>> + Clone {
     batch.iter_keyed().skip(from).map(|(key, value, entry)| Record {
         timestamp_ms: entry.timestamp_ms,

@@ -1,5 +1,5 @@
-//! The channel from librdkafka's callbacks to the sender: delivery reports, and records that come
-//! back. A callback must not wait for a disk.
+//! The channel from librdkafka's callbacks to the sender, which carries delivery reports and failed
+//! records. A callback must not wait for a disk.
 
 use std::time::Duration;
 
@@ -7,36 +7,35 @@ use parking_lot::{Condvar, Mutex};
 
 use super::{backlog::QueuedMessage, flight::Flight};
 
-/// The outcome of a message, by its delivery report.
+/// The outcome in a delivery report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     Delivered,
-    /// It may have arrived all the same: its acknowledgement may be lost.
+    /// The message may have arrived, if only its acknowledgement was lost.
     Failed,
-    /// The broker refused another record of its batch, and this one with it.
+    /// The broker refused the batch because of another message.
     Innocent,
-    /// The broker refuses its batch as too large, which librdkafka does not divide: it is refused
-    /// for good only if it was sent alone.
+    /// The broker refused the batch as too large; the message itself is too large only if it was
+    /// sent alone.
     TooLarge,
-    /// The broker never takes it.
+    /// The broker refused the message permanently.
     Rejected,
 }
 
-/// A record that was in memory alone, and comes back to be requeued.
-#[derive(Debug)]
+/// A record to requeue, which was in memory alone.
 pub(super) struct FailedDelivery {
     pub(super) record: QueuedMessage<Flight>,
     pub(super) outcome: Outcome,
 }
 
-/// The events that the sender has yet to apply.
-#[derive(Debug, Default)]
+/// The events that the sender has not yet applied.
+#[derive(Default)]
 pub(super) struct Events {
-    /// Reports on records of the spool, by id.
+    /// Delivery reports on records of the spool, by id.
     pub(super) reports: Vec<(u64, Outcome)>,
-    /// At most what the producer's queue holds.
+    /// Their number is limited by the producer's queue.
     pub(super) failed: Vec<FailedDelivery>,
-    /// Records that were appended to the backlog.
+    /// The number of records appended to the backlog.
     pub(super) appended: usize,
     pub(super) stop: bool,
 }
@@ -47,8 +46,7 @@ impl Events {
     }
 }
 
-/// The channel.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct DeliveryEvents {
     inbox: Mutex<Events>,
     arrived: Condvar,
@@ -64,14 +62,14 @@ impl DeliveryEvents {
         }
     }
 
-    /// Takes all events, waiting for the first for as long as `timeout`.
+    /// Takes all events; waits up to `timeout` for the first.
     pub(super) fn take(&self, timeout: Duration) -> Events {
         let mut inbox = self.inbox.lock();
         self.arrived.wait_while_for(&mut inbox, |inbox| inbox.is_empty(), timeout);
         std::mem::take(&mut *inbox)
     }
 
-    /// Reports and records that the sender has yet to take in.
+    /// Returns the number of reports and failed records that wait for the sender.
     pub(super) fn depth(&self) -> usize {
         let events = self.inbox.lock();
         events.reports.len() + events.failed.len()

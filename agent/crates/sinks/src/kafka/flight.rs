@@ -1,14 +1,10 @@
-//! Records that are in memory alone, each with somebody who answers for it.
+//! Guards of the records that are in memory alone.
 //!
-//! A [`Flight`] is a guard. Its holder decides what becomes of its records: [`delivered`],
-//! [`lost`], or [requeued](Accounts::requeue) into the spool; dropping it counts them as lost, so that a path that
-//! forgets them cannot leave them uncounted. While librdkafka has a record ([`hand_over`]), the
-//! guard is the number that librdkafka carries for us; the delivery report makes a guard of it again
+//! A [`Flight`] ends as [`delivered`](Flight::delivered), [`lost`](Flight::lost), or
+//! [requeued](Accounts::requeue) into the spool. Dropping it counts its records as lost, so no path
+//! can leave them uncounted. While librdkafka has a record ([`Flight::hand_over`]), the guard is the
+//! opaque number of the message; the delivery report turns it into a guard again
 //! ([`Flight::landing`]).
-//!
-//! [`delivered`]: Flight::delivered
-//! [`lost`]: Flight::lost
-//! [`hand_over`]: Flight::hand_over
 
 use std::{
     ops::Deref,
@@ -19,37 +15,30 @@ use std::{
 };
 
 use tap53_base::amount::Amount;
-use tap53_ledger::{Published, SinkCounts, SinkLoss};
+use tap53_ledger::{Published, SinkCounts, SinkLoss, WindowTracker};
 use tap53_records::encode::{Batch, WindowSlot};
 use tap53_spool::{Loss, Losses, Spool};
 
-use super::windows::WindowTracker;
-
 /// The account of a sink's records.
+#[derive(Default)]
 pub(super) struct Accounts {
-    /// The ledger's.
     pub(super) counts: Published<SinkCounts>,
-    /// Windows of the ledger with unsettled records.
     pub(super) windows: WindowTracker,
-    /// Since when the oldest record of the spool waits, milliseconds since 1970 UTC. Beside the
-    /// spool, which is locked while the disk is written to.
+    /// The time since when the oldest record of the spool waits, milliseconds since 1970 UTC. It
+    /// is here since the spool is locked during writes to the disk.
     pub(super) oldest_at_ms: Published<Option<i64>>,
-    /// Set with the counts locked: all in flight has been counted as lost, and no later report is.
+    /// True once all records in flight have been counted as lost: later reports are ignored. It is
+    /// set with the counts locked.
     is_written_off: AtomicBool,
 }
 
 impl Accounts {
     pub(super) fn new(counts: Published<SinkCounts>) -> Self {
-        Self {
-            counts,
-            windows: WindowTracker::new(),
-            oldest_at_ms: Published::new(None),
-            is_written_off: AtomicBool::new(false),
-        }
+        Self { counts, ..Self::default() }
     }
 
-    /// Changes the counts together with what the spool holds and has lost, so that they add up at
-    /// every moment.
+    /// Changes the counts and publishes what the spool holds and has lost, in one step: they add up
+    /// at every moment.
     pub(super) fn reconcile(&self, spool: &mut Spool, change: impl FnOnce(&mut SinkCounts)) {
         let (losses, held, bytes) = (spool.take_losses(), spool.held(), spool.bytes());
         let totals = spool.totals();
@@ -63,7 +52,7 @@ impl Accounts {
         });
     }
 
-    /// Records are in `spool`, which was appended to under the same lock.
+    /// Counts records as spooled, which were appended to `spool` under the same lock.
     pub(super) fn requeue<A: Deref<Target = Self>>(
         &self,
         flights: impl IntoIterator<Item = Flight<A>>,
@@ -72,7 +61,7 @@ impl Accounts {
         let (mut accepted, mut landed) = (Amount::default(), Amount::default());
         for mut flight in flights {
             let amount = std::mem::take(&mut flight.amount);
-            // In the spool before they leave memory, so that they are never nowhere.
+            // First the spool, so that their window is unsettled throughout.
             self.windows.spool(flight.slot, spool.next_id());
             self.windows.leave(flight.slot, amount.records);
             *if flight.is_launched { &mut landed } else { &mut accepted } += amount;
@@ -83,7 +72,7 @@ impl Accounts {
         });
     }
 
-    /// Counts all that is in flight as not flushed: nothing more is expected of it.
+    /// Counts all records in flight as lost (`unflushed`).
     pub(super) fn write_off(&self) {
         self.counts.update(|counts| {
             self.is_written_off.store(true, Ordering::Release);
@@ -106,28 +95,20 @@ fn add_losses(counts: &mut SinkCounts, losses: &Losses) {
     }
 }
 
-/// A guard of records of one window that are in memory alone; see the [module](self).
+/// The guard of records of one window that are in memory alone; see the [module](self).
 #[must_use = "records whose guard is dropped count as lost"]
-#[derive(Debug)]
 pub(super) struct Flight<A: Deref<Target = Accounts> = Arc<Accounts>> {
     accounts: A,
     slot: WindowSlot,
     amount: Amount,
-    /// True once the counts have them as in flight; before, they are in the worker's batch.
+    /// True once they are counted as in flight; before, they are in the worker's batch.
     is_launched: bool,
-}
-
-impl std::fmt::Debug for Accounts {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Accounts").finish_non_exhaustive()
-    }
 }
 
 impl<'a> Flight<&'a Accounts> {
     /// Guards a batch that a worker hands over.
     pub(super) fn accept(accounts: &'a Accounts, batch: &Batch) -> Self {
-        let amount = Amount { records: batch.records(), messages: batch.messages() };
-        Self::accept_part(accounts, batch.slot(), amount)
+        Self::accept_part(accounts, batch.slot(), crate::amount(batch))
     }
 
     /// Guards a part of such a batch.
@@ -145,7 +126,7 @@ impl<'a> Flight<&'a Accounts> {
         Self { accounts, slot, amount, is_launched: true }
     }
 
-    /// A guard that outlives this call, for records that wait in memory.
+    /// Returns a guard that owns the accounts, for records that wait in memory.
     pub(super) fn keep(mut self, accounts: &Arc<Accounts>) -> Flight {
         let (slot, is_launched) = (self.slot, self.is_launched);
         let amount = std::mem::take(&mut self.amount);
@@ -162,8 +143,8 @@ impl<A: Deref<Target = Accounts>> Flight<A> {
         self.slot
     }
 
-    /// Counts them as in flight. To be called before the first is handed over: its report may come
-    /// before that call returns.
+    /// Counts them as in flight. This comes before the first is handed over, because its delivery
+    /// report may come before that call returns.
     pub(super) fn launch(&mut self) {
         if !self.is_launched {
             self.is_launched = true;
@@ -175,31 +156,23 @@ impl<A: Deref<Target = Accounts>> Flight<A> {
         }
     }
 
-    /// The guard of a part of them.
+    /// Splits off the guard of a part.
     pub(super) fn split(&mut self, part: Amount) -> Flight<&Accounts> {
         self.amount -= part;
         let (slot, is_launched) = (self.slot, self.is_launched);
         Flight { accounts: &*self.accounts, slot, amount: part, is_launched }
     }
 
-    /// Takes a part back, of the same window.
-    pub(super) fn join<B: Deref<Target = Accounts>>(&mut self, mut part: Flight<B>) {
-        debug_assert_eq!((self.slot, self.is_launched), (part.slot, part.is_launched));
-        self.amount += std::mem::take(&mut part.amount);
-    }
-
-    /// librdkafka has taken one of them, and its report answers for it from now on.
+    /// librdkafka has accepted one of them: from now on, its opaque number is the guard.
     pub(super) fn hand_over(&mut self, messages: u32) {
         debug_assert!(self.is_launched, "a report may come before it counts as in flight");
         self.amount -= Amount::record(u64::from(messages));
     }
 
-    /// They have arrived.
     pub(super) fn delivered(mut self) {
         self.settle(|counts, amount| counts.delivered += amount);
     }
 
-    /// They will not arrive.
     pub(super) fn lost(mut self, reason: SinkLoss) {
         self.settle(|counts, amount| counts.lose(reason, amount));
     }
@@ -211,23 +184,20 @@ impl<A: Deref<Target = Accounts>> Flight<A> {
         }
         let accounts = &*self.accounts;
         accounts.counts.update(|counts| {
-            if self.is_launched && accounts.is_written_off.load(Ordering::Acquire) {
-                return;
-            }
-            if self.is_launched {
-                counts.in_flight -= amount;
-            } else {
-                counts.offer(amount);
+            match self.is_launched {
+                true if accounts.is_written_off.load(Ordering::Acquire) => return,
+                true => counts.in_flight -= amount,
+                false => counts.offer(amount),
             }
             count(counts, amount);
         });
-        // After the counts: a window is settled once its records are counted.
+        // Last: a window is settled once its records are counted.
         accounts.windows.leave(self.slot, amount.records);
     }
 }
 
 impl<A: Deref<Target = Accounts>> Drop for Flight<A> {
-    /// The records were neither delivered, lost nor requeued: a defect, or a thread that panicked.
+    /// Counts records without an outcome as lost: there is a defect, or a thread panicked.
     fn drop(&mut self) {
         let records = self.amount.records;
         if records > 0 {
@@ -269,7 +239,7 @@ mod tests {
 
     #[test]
     fn each_record_is_counted_by_what_its_guard_was_told_and_the_rest_by_its_drop() {
-        let accounts = Arc::new(Accounts::new(Published::default()));
+        let accounts = Arc::new(Accounts::default());
         let batch = batch(&accounts, 5);
         let per_record = batch.iter().next().unwrap().1.messages;
         let mut flight = Flight::accept(&accounts, &batch);
@@ -294,7 +264,7 @@ mod tests {
 
     #[test]
     fn what_was_written_off_is_counted_once_however_late_its_report_is() {
-        let accounts = Accounts::new(Published::default());
+        let accounts = Accounts::default();
         let batch = batch(&accounts, 2);
         let mut flight = Flight::accept(&accounts, &batch);
         flight.launch();
@@ -318,7 +288,7 @@ mod tests {
             schema_version: 1,
         })
         .unwrap();
-        let accounts = Accounts::new(Published::default());
+        let accounts = Accounts::default();
         let batch = batch(&accounts, 3);
         let record = |(value, entry): (_, tap53_records::encode::Entry)| Record {
             timestamp_ms: 1,

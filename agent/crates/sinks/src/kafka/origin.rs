@@ -1,35 +1,30 @@
-//! The origin of a message, in the number that librdkafka carries for us.
+//! The origin of a message, encoded in librdkafka's opaque number of the message.
 
+use tap53_ledger::WindowTracker;
 use tap53_records::encode::{Entry, WindowSlot};
 
-use super::windows;
-
-/// The origin of a message, which comes back with its report.
+/// The origin of a message, which its delivery report returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// It is nowhere else.
+    /// A record that is in memory alone.
     Memory {
         /// Messages that the record stands for.
         messages: u32,
         /// When its response was captured, CLOCK_MONOTONIC milliseconds modulo 2^24 (4.6 hours); 0
         /// without one.
         answered_at_ms: u32,
-        /// The window slot of its batch.
         slot: WindowSlot,
     },
-    /// It is in the spool.
-    Spool {
-        /// Its id there.
-        id: u64,
-    },
-    /// It is a summary of the ledger.
+    /// A record in the spool, with its id there.
+    Spool { id: u64 },
+    /// A summary of the ledger.
     Summary {
-        /// Its id in their spool; `None` for one that is in memory alone.
+        /// Its id in the spool of summaries; `None` if it is in memory alone.
         id: Option<u64>,
     },
 }
 
-/// The highest bits of what librdkafka carries for us say which of these it is.
+/// The highest bits of the opaque number: the kind of origin.
 const SPOOLED: usize = 1 << 63;
 const SUMMARY: usize = 1 << 62;
 const _: () = assert!(usize::BITS == 64);
@@ -37,18 +32,18 @@ const _: () = assert!(usize::BITS == 64);
 /// The id of a summary that has none.
 const NO_ID: usize = SUMMARY - 1;
 
-/// Masks the bits of a time in milliseconds that there is room for.
+/// Mask of the bits that a time in milliseconds has.
 pub(super) const TIME_MS: u64 = (1 << 24) - 1;
 
-/// Above those, what the sink gave for the batch: 6 bits.
-const TICKET_BIT: u32 = 56;
-const _: () = assert!(windows::SLOTS <= 1 << 6);
+/// The window slot is above the time, in 6 bits.
+const SLOT_BIT: u32 = 56;
+const _: () = assert!(WindowTracker::SLOTS <= 1 << 6);
 
 impl Origin {
     pub(super) fn memory(entry: &Entry, slot: WindowSlot) -> Self {
         let at_ms = match entry.answered_at_ns {
             0 => 0,
-            // Not 0, which says that there is none.
+            // At least 1, since 0 stands for none.
             at_ns => ((at_ns / 1_000_000) & TIME_MS).max(1),
         };
         // Below 2^24.
@@ -58,10 +53,8 @@ impl Origin {
 
     pub(super) fn to_opaque(self) -> usize {
         match self {
-            Self::Memory { messages, answered_at_ms, slot } => {
-                usize::from(slot.0) << TICKET_BIT
-                    | (answered_at_ms as usize) << 32
-                    | messages as usize
+            Self::Memory { messages, answered_at_ms: at, slot } => {
+                usize::from(slot.0) << SLOT_BIT | (at as usize) << 32 | messages as usize
             }
             Self::Spool { id } => SPOOLED | usize::try_from(id).unwrap_or(usize::MAX),
             Self::Summary { id } => {
@@ -82,7 +75,7 @@ impl Origin {
             Self::Memory {
                 messages: u32::try_from(opaque & 0xffff_ffff).unwrap_or(u32::MAX),
                 answered_at_ms: u32::try_from(time).unwrap_or(0),
-                slot: WindowSlot(u8::try_from(opaque >> TICKET_BIT).unwrap_or(0)),
+                slot: WindowSlot(u8::try_from(opaque >> SLOT_BIT).unwrap_or(0)),
             }
         }
     }

@@ -1,22 +1,22 @@
-//! An outage of the broker, as the log has it: a line at its beginning and one at its end. A slow broker
-//! lets some records through while others time out; that is one outage, not one a second.
+//! Outages of the broker, which the log reports at their begin and end. With a slow broker, some records
+//! time out and others arrive: that is one outage.
 
 use std::time::{Duration, Instant};
 
 use super::sender::MAX_BACKOFF;
 
-/// A message timeout is minutes, unless it is set: too long for an operator to wait for the news.
+/// The message timeout may be minutes, which is too long for an operator to wait.
 const MAX_QUIET_PERIOD: Duration = Duration::from_secs(10);
 
-/// When something last failed, while there is an outage.
 pub(super) struct Outage {
-    /// So long without a failure, and it is over.
+    /// The outage is over after this long without a failure.
     quiet_period: Duration,
+    /// `None` if there is no outage.
     last_failure: Option<Instant>,
 }
 
 impl Outage {
-    /// A record that is sent after the longest pause fails within the message timeout, if it does.
+    /// A record that is sent after the longest pause fails within `message_timeout`, if it fails.
     pub(super) fn new(message_timeout: Duration) -> Self {
         let quiet_period = message_timeout.saturating_add(MAX_BACKOFF + Duration::from_secs(1));
         Self { quiet_period: quiet_period.min(MAX_QUIET_PERIOD), last_failure: None }
@@ -27,16 +27,10 @@ impl Outage {
         self.last_failure.replace(now).is_none()
     }
 
-    /// To be called now and then while nothing has failed since records last arrived; true once, when
-    /// the outage is over.
+    /// True once, when the outage is over. To be called regularly while nothing fails.
     pub(super) fn is_over(&mut self, now: Instant) -> bool {
-        let failed = self.last_failure;
-        let is_over =
-            failed.is_some_and(|at| now.saturating_duration_since(at) >= self.quiet_period);
-        if is_over {
-            self.last_failure = None;
-        }
-        is_over
+        let is_old = |at: &mut Instant| now.saturating_duration_since(*at) >= self.quiet_period;
+        self.last_failure.take_if(is_old).is_some()
     }
 }
 

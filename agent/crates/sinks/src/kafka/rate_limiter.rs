@@ -1,9 +1,9 @@
-//! The rate at which the spool is drained: what comes in, and so many records a second of what waits.
+//! The rate at which the spool is drained: that of new records, plus `replay_records_per_s`.
 
 use std::time::{Duration, Instant};
 
-/// A token bucket of records that may be sent. Each record that comes in adds one, so that traffic as such
-/// is never held up; time adds the rate, by which what waits is worked off.
+/// A token bucket. Each new record adds a token, so that new traffic is never delayed; time adds the
+/// configured rate, for those that wait.
 pub(super) struct RateLimiter {
     /// `None`: no limit.
     records_per_s: Option<f64>,
@@ -12,35 +12,29 @@ pub(super) struct RateLimiter {
 }
 
 impl RateLimiter {
-    /// The longest pause that adds records, so that it is no burst later.
+    /// The longest pause that adds tokens, so that no burst follows.
     const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
     pub(super) fn new(records_per_s: Option<u32>, now: Instant) -> Self {
         Self { records_per_s: records_per_s.map(f64::from), records: 0.0, at: now }
     }
 
-    /// Adds records that came in, and the time until `now`.
+    /// Adds tokens for new records and for the time until `now`; at most as many as records wait.
     pub(super) fn add(&mut self, came_in: usize, waiting: u64, now: Instant) {
         let Some(records_per_s) = self.records_per_s else { return };
         let passed = now.saturating_duration_since(self.at).min(Self::LONGEST_PAUSE);
         self.at = now;
-        // Counts are far below 2^52.
         self.records += came_in as f64 + passed.as_secs_f64() * records_per_s;
-        // More than waits cannot be sent; and what is saved up beyond it would be a burst later.
         self.records = self.records.min(waiting as f64);
     }
 
-    /// Records that may be sent now.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "it saturates: less than none is none, and more than fits is any number"
-    )]
+    /// Returns the number of records that may be sent now.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
     pub(super) fn allowed(&self) -> usize {
         if self.records_per_s.is_none() { usize::MAX } else { self.records as usize }
     }
 
-    /// Takes note of records that were sent.
+    /// Removes the tokens of records that were sent.
     pub(super) fn take(&mut self, records: usize) {
         self.records -= records as f64;
     }

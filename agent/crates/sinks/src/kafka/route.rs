@@ -1,36 +1,27 @@
 //! The route of new records: the state of the sink's machine, and its only transitions.
 //!
-//! | route | a new record goes to | and where that has no room |
+//! | route | a new record goes to | if that has no room |
 //! |---|---|---|
-//! | `Direct` | the producer | spool or buffer, where there is one, and the route changes; else it waits for room, and is lost (`queue_full`) |
+//! | `Direct` | the producer | spool or buffer, if there is one, and the route changes; else it waits for room, and is lost (`queue_full`) |
 //! | `Spool` | the spool | its oldest records are dropped; if the disk fails, the producer, else lost (`spool_failed`) |
 //! | `Buffer(SpoolLocked)` | memory, until the other agent unlocks the spool | the producer, else lost (`spool_failed`) |
-//! | `Buffer(SchemaPending)` | memory, until the schema's id is known; without a spool | lost (`no_schema_id`) |
+//! | `Buffer(SchemaPending)`, without a spool | memory, until the schema's id is known | lost (`no_schema_id`) |
 //!
 //! | in route | `Blocked` | `Drained` | `SpoolAcquired` |
 //! |---|---|---|---|
 //! | `Direct`, no spool | stays | stays | – |
-//! | `Direct`, spool locked | `Buffer(SpoolLocked)` | stays | `Spool`, or stays (*) |
+//! | `Direct`, spool locked | `Buffer(SpoolLocked)` | stays | `Spool`; stays in mode fast with an empty spool |
 //! | `Direct`, mode fast | `Spool` | stays | – |
 //! | `Spool`, mode fast | stays | `Direct` | – |
 //! | `Spool`, mode durable | stays | stays | – |
-//! | `Buffer(SpoolLocked)` | stays | `Direct` | `Spool`, or `Direct` (*) |
-//! | `Buffer(SchemaPending)` | stays | `Direct`, for good | – |
-//!
-//! (*) in mode fast, if nothing is in the spool.
-//!
-//! - `Blocked`: the producer refused a record, a record came back from it, nothing was acknowledged
-//!   for a while, the broker refused a batch as too large, or the sink is closing.
-//! - `Drained`: all that waited has been handed to the producer, and the broker is not known to be
-//!   unreachable.
-//! - `SpoolAcquired`: the lock of the spool was acquired, and what the buffer held is in it.
+//! | `Buffer(SpoolLocked)` | stays | `Direct` | `Spool`; `Direct` in mode fast with an empty spool |
+//! | `Buffer(SchemaPending)` | stays | `Direct`, permanently | – |
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use parking_lot::RwLock;
 
 use super::{backlog::Backlog, flight::Flight};
 use crate::config::SpoolMode;
 
-/// The way of new records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Route {
     /// To the producer; they are in memory alone.
@@ -50,26 +41,27 @@ pub(super) enum BufferReason {
     SpoolLocked,
 }
 
-/// An event that may change the route; see the [module](self).
+/// An event that may change the route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Event {
+    /// The producer refused a record, a delivery failed, nothing was acknowledged for a while, the
+    /// broker refused a batch as too large, or the sink is closing.
     Blocked,
+    /// The producer has the whole backlog, and the broker is not known to be unreachable.
     Drained,
+    /// This agent has locked the spool, which now holds the records of the buffer.
     SpoolAcquired { is_empty: bool },
 }
 
-/// The storage available beside the producer.
+/// The storage for records that wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Storage {
-    /// None.
     None,
     /// A spool that another agent has locked.
     Locked(SpoolMode),
-    /// A spool.
     Spool(SpoolMode),
 }
 
-/// A route, and the storage that decides which ones follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct State {
     pub(super) route: Route,
@@ -77,7 +69,7 @@ pub(super) struct State {
 }
 
 impl State {
-    /// As the sink is opened, before its spool is.
+    /// The state before the spool is open.
     pub(super) const fn initial(mode: Option<SpoolMode>, has_registry: bool) -> Self {
         match mode {
             Some(mode) => Self { route: Route::Direct, storage: Storage::Locked(mode) },
@@ -109,33 +101,14 @@ impl State {
             (Event::Drained, _) => Self { route: Direct, storage },
         }
     }
-
-    /// All states that events lead to.
-    const ALL: [Self; 9] = {
-        use Route::{Buffer, Direct, Spool};
-        use SpoolMode::{Durable, Fast};
-        [
-            Self { route: Direct, storage: Storage::None },
-            Self { route: Buffer(BufferReason::SchemaPending), storage: Storage::None },
-            Self { route: Direct, storage: Storage::Locked(Fast) },
-            Self { route: Buffer(BufferReason::SpoolLocked), storage: Storage::Locked(Fast) },
-            Self { route: Direct, storage: Storage::Locked(Durable) },
-            Self { route: Buffer(BufferReason::SpoolLocked), storage: Storage::Locked(Durable) },
-            Self { route: Direct, storage: Storage::Spool(Fast) },
-            Self { route: Spool, storage: Storage::Spool(Fast) },
-            Self { route: Spool, storage: Storage::Spool(Durable) },
-        ]
-    };
 }
 
-/// The state, as an index into [`State::ALL`]: workers read it for each batch without a lock.
-pub(super) struct Router(AtomicUsize);
+/// Holds the state. Workers read it once for each batch.
+pub(super) struct Router(RwLock<State>);
 
 impl Router {
-    pub(super) fn new(state: State) -> Self {
-        let router = Self(AtomicUsize::new(0));
-        router.set(state);
-        router
+    pub(super) const fn new(state: State) -> Self {
+        Self(RwLock::new(state))
     }
 
     pub(super) fn route(&self) -> Route {
@@ -148,19 +121,14 @@ impl Router {
     }
 
     pub(super) fn state(&self) -> State {
-        State::ALL[self.0.load(Ordering::Acquire)]
+        *self.0.read()
     }
 
-    /// The only place that changes the route. Takes the backlog to have it locked: no worker appends
-    /// to it by a route that is changing.
+    /// Changes the route; nothing else does. It takes the backlog to prove that it is locked: no
+    /// worker appends to it by a route that is changing.
     pub(super) fn apply(&self, event: Event, _locked: &mut Backlog<Flight>) {
-        self.set(self.state().after(event));
-    }
-
-    fn set(&self, state: State) {
-        let index = State::ALL.iter().position(|other| *other == state);
-        debug_assert!(index.is_some(), "{state:?} cannot be reached");
-        index.into_iter().for_each(|index| self.0.store(index, Ordering::Release));
+        let mut state = self.0.write();
+        *state = state.after(event);
     }
 }
 
@@ -192,10 +160,9 @@ mod tests {
     ];
 
     #[test]
-    fn every_state_that_can_be_reached_makes_sense_and_can_be_stored() {
+    fn every_reachable_state_has_the_storage_of_its_route() {
         let states = reachable();
         for state in &states {
-            assert_eq!(Router::new(*state).state(), *state);
             let fits = match state.route {
                 Route::Direct => state.storage != Storage::Spool(SpoolMode::Durable),
                 Route::Spool => matches!(state.storage, Storage::Spool(_)),
@@ -206,7 +173,7 @@ mod tests {
             };
             assert!(fits, "{state:?}");
         }
-        assert_eq!(states.len(), State::ALL.len(), "{states:?}");
+        assert_eq!(states.len(), 9, "{states:?}");
     }
 
     #[test]

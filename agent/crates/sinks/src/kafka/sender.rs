@@ -1,4 +1,4 @@
-//! The thread that sends what waits, and applies delivery reports.
+//! The thread that sends the backlog, and applies delivery reports.
 
 use std::{
     io,
@@ -22,34 +22,33 @@ use super::{
     route::{Event, Route},
 };
 
-/// So long without any delivery, with records in flight, is a broker that is unreachable.
+/// A broker is unreachable if nothing is acknowledged for this long, with records in flight.
 const STALL: Duration = Duration::from_secs(5);
 
-/// The interval of the sender's periodic work, and its interval while nothing waits or is in
-/// flight. Then only what went to the producer directly since the last time can be due, and no
-/// report comes of it: a stall counts from the round that sees it first.
+/// The interval of the sender's periodic work, and that while nothing waits or is in flight. New
+/// records that go to the producer directly do not end the latter: a stall counts from the round that
+/// sees it first.
 const PERIOD: Duration = Duration::from_millis(100);
 const IDLE_PERIOD: Duration = Duration::from_millis(500);
 
-/// The interval of the spool's checkpoints. Records that were acknowledged since are sent again
-/// after a crash.
+/// The interval of the spool's checkpoints. After a crash, records acknowledged since the last one are
+/// sent again.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The interval at which the lock of another agent's spool is tried, and that of the log about it.
+/// The interval at which a lock of another agent on the spool is tried, and that of the log about it.
 const LOCK_INTERVAL: Duration = Duration::from_millis(200);
 const REMINDER_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Records sent before others get at the backlog.
+/// The most records that are sent before the backlog is unlocked for the workers.
 const ROUND: usize = 512;
 
-/// The interval at which a rate that is used up is checked.
+/// The interval at which a rate limit that was reached is checked.
 const RATE_INTERVAL: Duration = Duration::from_millis(5);
 
-/// The pauses after failures, so that a broker that refuses at once is not tried without pause.
+/// The pauses after failures, also of a broker that refuses at once.
 const MIN_BACKOFF: Duration = Duration::from_millis(100);
 pub(super) const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
-/// The sender, which [`step`](Self::step)s from events to events.
 pub(super) struct Sender<P> {
     delivery: Arc<Delivery<P>>,
     limiter: RateLimiter,
@@ -58,15 +57,14 @@ pub(super) struct Sender<P> {
     backoff: Backoff,
     outage: Outage,
     batch_limit: BatchLimit,
-    /// Records answered at the last look, whether any were in flight then, and since when there have
-    /// been no more.
+    /// Records answered at the last check, whether any were in flight then, and the time of the last
+    /// progress.
     answered: u64,
     was_waiting: bool,
     no_progress_since: Instant,
     next_period: Instant,
     next_checkpoint: Instant,
     next_sync: Instant,
-    /// While another agent has the spool.
     next_lock: Instant,
     next_reminder: Instant,
 }
@@ -95,10 +93,7 @@ impl<P: Transport> Sender<P> {
         }
     }
 
-    /// Starts the thread. Stopping it has what is only in memory stored.
-    ///
-    /// # Errors
-    /// When it cannot be started.
+    /// Starts the thread. When it is stopped, it stores the records that are only in memory.
     pub(super) fn start(self) -> io::Result<JoinedThread> {
         let context = self.delivery.context.clone();
         let stop = move || context.events.put(|events| events.stop = true);
@@ -113,8 +108,8 @@ impl<P: Transport> Sender<P> {
         }
     }
 
-    /// Applies events, sends, and does what is due; when to do so again unless something happens,
-    /// `None` at the end.
+    /// Applies events, sends, and does the periodic work. Returns when to do so again without events,
+    /// and `None` at the end.
     pub(super) fn step(&mut self, events: Events, now: Instant) -> Option<Duration> {
         let (stop, appended) = (events.stop, events.appended);
         self.apply(events, now);
@@ -131,13 +126,13 @@ impl<P: Transport> Sender<P> {
             self.look_after(now);
         }
         if !context.requeues && self.delivery.router.route() == Route::Direct {
-            // The schema's id is known, and nothing ever waits again.
+            // The schema id is known, and no record waits any more.
             return None;
         }
         Some(if self.is_idle() { IDLE_PERIOD } else { next.min(PERIOD) })
     }
 
-    /// Applies delivery reports, and requeues what came back.
+    /// Applies delivery reports, and requeues failed records.
     fn apply(&mut self, events: Events, now: Instant) {
         let Events { reports, failed, .. } = events;
         if reports.is_empty() && failed.is_empty() {
@@ -156,15 +151,14 @@ impl<P: Transport> Sender<P> {
         let from_memory = failed.iter().filter(|f| f.outcome == Outcome::TooLarge).count();
         self.divide(&backlog, too_large, from_memory);
         if too_large > 0 || !failed.is_empty() {
-            // Also so that new records do not keep the divided ones from being sent, and overtake
-            // them.
+            // Also with divided batches: new records queue after them.
             delivery.router.apply(Event::Blocked, &mut backlog);
         }
         if let Backlog::Disk(spool) = &mut *backlog {
             let accounts = &delivery.context.accounts;
             accounts.reconcile(spool, |counts| counts.delivered += delivered);
         }
-        // Divided batches come from the backlog alone: what is requeued to a spool was with others.
+        // Divided batches come from the backlog: records that go back to a spool were not alone.
         let is_refused = is_alone && matches!(&*backlog, Backlog::Memory(_));
         let (refused, failed): (Vec<_>, Vec<_>) = failed
             .into_iter()
@@ -178,13 +172,13 @@ impl<P: Transport> Sender<P> {
         }
     }
 
-    /// Has records sent in smaller batches, where the broker refused some for their batch's size.
+    /// Makes batches smaller after the broker refused some as too large.
     fn divide(&mut self, backlog: &Backlog<Flight>, from_backlog: usize, from_memory: usize) {
         let records = from_backlog + from_memory;
         if records == 0 {
             return;
         }
-        // Those that came back are in flight until they are requeued.
+        // Failed records are in flight until they are requeued.
         let in_producer = usize::try_from(self.delivery.in_producer(backlog)).unwrap_or(usize::MAX);
         let most = in_producer.saturating_add(from_backlog + backlog.sent());
         if self.batch_limit.divide(most) {
@@ -233,7 +227,7 @@ impl<P: Transport> Sender<P> {
         }
     }
 
-    /// Sends a round; when to do so again, unless something happens.
+    /// Sends up to [`ROUND`] records; returns when to do so again without events.
     fn send(&mut self, now: Instant) -> Duration {
         if now < self.not_before {
             return self.not_before - now;
@@ -241,8 +235,8 @@ impl<P: Transport> Sender<P> {
         let delivery = self.delivery.clone();
         let producer = delivery.producer.current();
         let mut backlog = delivery.lock();
-        if !self.batch_limit.is_unlimited() && !backlog.has_next() {
-            // Nothing to send is no batch that arrives.
+        if !self.batch_limit.is_unlimited() && backlog.peek().is_none() {
+            // Otherwise the limit would count this as a batch that arrived.
             delivery.reconcile(&mut backlog);
             return PERIOD;
         }
@@ -251,7 +245,7 @@ impl<P: Transport> Sender<P> {
         if round == 0 {
             return PERIOD;
         }
-        // The rate is for what waits on disk: memory is to be free again.
+        // The rate limit is for the spool: memory is freed as soon as possible.
         let allowed = match &*backlog {
             Backlog::Disk(_) => self.limiter.allowed(),
             Backlog::Memory(_) => usize::MAX,
@@ -269,20 +263,20 @@ impl<P: Transport> Sender<P> {
             delivery.router.apply(Event::Drained, &mut backlog);
         }
         let is_rate_used_up = drained.refusal.is_none() && drained.taken == allowed;
-        let next = if is_rate_used_up && backlog.has_next() {
+        let next = if is_rate_used_up && backlog.peek().is_some() {
             RATE_INTERVAL
         } else if drained.taken == ROUND && self.batch_limit.is_unlimited() {
             Duration::ZERO
         } else {
-            // Reports make room in the producer's queue, and what is appended is an event as well.
+            // Delivery reports make room in the producer's queue, and they are events.
             PERIOD
         };
-        // What could not be read, or never be delivered.
+        // Entries that were unreadable or rejected.
         delivery.reconcile(&mut backlog);
         next
     }
 
-    /// True where new records may go directly again.
+    /// True if new records may go to the producer directly again.
     fn has_drained(&self, backlog: &Backlog<Flight>) -> bool {
         let delivery = &self.delivery;
         let is_ready = match backlog {
@@ -293,13 +287,11 @@ impl<P: Transport> Sender<P> {
         is_ready && self.batch_limit.is_unlimited() && backlog.is_drained()
     }
 
-    /// Does the periodic work.
     fn look_after(&mut self, now: Instant) {
         let delivery = self.delivery.clone();
         if delivery.context.requeues {
             if delivery.producer.rebuild_if_fatal() {
-                let events = delivery.context.events.take(Duration::ZERO);
-                self.apply_again(events, now);
+                self.apply_early(now);
                 if let Backlog::Disk(spool) = &mut *delivery.lock() {
                     spool.fail_all();
                 }
@@ -310,7 +302,7 @@ impl<P: Transport> Sender<P> {
         let mut backlog = delivery.lock();
         match &mut *backlog {
             Backlog::Disk(spool) => {
-                spool.drop_old(delivery.clock.now_ms());
+                spool.drop_old(delivery.now_ms());
                 self.maintain(backlog, now);
             }
             Backlog::Memory(buffer) if !delivery.context.requeues => {
@@ -322,7 +314,7 @@ impl<P: Transport> Sender<P> {
         }
     }
 
-    /// Writes checkpoints, and syncs the spool where that is due from time to time.
+    /// Writes checkpoints, and syncs the spool in intervals.
     fn maintain(&mut self, mut backlog: Guard<'_>, now: Instant) {
         let delivery = self.delivery.clone();
         delivery.reconcile(&mut backlog);
@@ -369,7 +361,7 @@ impl<P: Transport> Sender<P> {
         }
     }
 
-    /// True where nothing waits or is in flight, and nothing fails.
+    /// True if nothing waits or is in flight, and nothing fails.
     fn is_idle(&self) -> bool {
         let delivery = &self.delivery;
         let counts = delivery.context.counts().read();
@@ -379,8 +371,9 @@ impl<P: Transport> Sender<P> {
             && counts.spooled.records == 0
     }
 
-    /// Applies events that were taken out of turn, except for the call to stop.
-    fn apply_again(&mut self, events: Events, now: Instant) {
+    /// Applies the events so far, and leaves the rest of them for the next step.
+    fn apply_early(&mut self, now: Instant) {
+        let events = self.delivery.context.events.take(Duration::ZERO);
         let (stop, appended) = (events.stop, events.appended);
         self.apply(events, now);
         self.delivery.context.events.put(|events| {
@@ -389,7 +382,7 @@ impl<P: Transport> Sender<P> {
         });
     }
 
-    /// Notices that nothing is acknowledged any more, though something is in flight.
+    /// Detects that nothing is acknowledged although something is in flight.
     fn watch_progress(&mut self, now: Instant) {
         let delivery = self.delivery.clone();
         let health = &delivery.health;
@@ -418,12 +411,12 @@ impl<P: Transport> Sender<P> {
         if in_memory > 0 && delivery.router.has_spool() {
             delivery.router.apply(Event::Blocked, &mut backlog);
             drop(backlog);
-            // They come back as reports.
+            // Their reports requeue them.
             delivery.producer.purge();
         }
     }
 
-    /// Puts all that is only in memory into the spool, and closes it.
+    /// Moves the records in memory to the spool, and closes it.
     fn end(&mut self, now: Instant) {
         let delivery = self.delivery.clone();
         let sink = &delivery.context.sink;
@@ -434,19 +427,20 @@ impl<P: Transport> Sender<P> {
             if !delivery.router.has_spool()
                 && let Err(error) = delivery.acquire_spool()
             {
-                // What waits in memory is in flight, and counted as not flushed.
+                // Records in memory are in flight, and count as `unflushed`.
                 tracing::error!(event = "spool_lock_not_acquired", sink, %error, "cannot keep what is not delivered");
             }
         }
         let mut backlog = delivery.lock();
         let Backlog::Disk(spool) = &mut *backlog else {
-            let reason = delivery.loss_at_shutdown();
+            let requeues = delivery.context.requeues;
+            let reason = if requeues { SinkLoss::Unflushed } else { SinkLoss::NoSchemaId };
             if let Backlog::Memory(buffer) = &mut *backlog {
                 buffer.take_all().into_iter().for_each(|queued| queued.owner.lost(reason));
             }
             return;
         };
-        // Reports that did not come. These are on disk, and will be sent again.
+        // Entries without a report are sent again by the next run.
         spool.fail_all();
         delivery.context.accounts.reconcile(spool, |_| {});
         if let Err(error) = spool.close() {
@@ -455,8 +449,8 @@ impl<P: Transport> Sender<P> {
     }
 }
 
-/// Applies reports to the spool: what has arrived, and how many records were in a batch that is too
-/// large.
+/// Applies reports to the spool; returns what was delivered, and how many records were in batches that
+/// are too large.
 fn apply_reports(
     spool: &mut Spool,
     reports: Vec<(u64, Outcome)>,

@@ -1,27 +1,24 @@
-//! The part of the [machine](super::delivery) that has to do with the disk: opening the spool, syncing
-//! it, and what happens where it fails.
+//! The part of the [machine](super::delivery) that opens and syncs the spool, and handles failures of
+//! the disk.
 
 use std::{sync::atomic::Ordering, time::Instant};
 
 use tap53_ledger::SinkLoss;
-use tap53_records::encode::SCHEMA_VERSION;
 use tap53_spool::{self as spool, Fsync, Spool};
 
 use super::{
-    backlog::{Backlog, QueuedMessage, move_piece},
+    backlog::{Backlog, Owner, QueuedMessage, move_piece},
     delivery::{Delivery, Guard},
     flight::Flight,
-    producer::{Message, Transport},
+    producer::{Refusal, Transport},
     route::Event,
 };
-use crate::config::SpoolConfig;
 
 impl<P: Transport> Delivery<P> {
-    /// Wakes the sender, and syncs what was appended where that comes before anything else.
+    /// Wakes the sender, and syncs the spool if that is due with each batch.
     pub(super) fn appended(&self, mut backlog: Guard<'_>, records: usize) {
         let unsynced = match &mut *backlog {
             Backlog::Disk(spool) => {
-                let is_due = self.is_synced_at_once();
                 if self.health.disk_fails.swap(false, Ordering::Relaxed) {
                     let sink = &self.context.sink;
                     tracing::info!(
@@ -30,17 +27,14 @@ impl<P: Transport> Delivery<P> {
                         "writing to the spool again"
                     );
                 }
-                is_due.then(|| spool.take_unsynced())
+                let fsync = self.spool_config.as_ref().map(|config| config.fsync);
+                (fsync == Some(Fsync::Batch)).then(|| spool.take_unsynced())
             }
             Backlog::Memory(_) => None,
         };
         drop(backlog);
         self.context.events.put(|events| events.appended += records);
         unsynced.iter().for_each(|unsynced| self.sync(unsynced));
-    }
-
-    fn is_synced_at_once(&self) -> bool {
-        self.spool_config.as_ref().is_some_and(|config| config.fsync == Fsync::Batch)
     }
 
     pub(super) fn sync(&self, unsynced: &spool::Unsynced) {
@@ -67,9 +61,8 @@ impl<P: Transport> Delivery<P> {
     }
 
     pub(super) fn directory(&self) -> String {
-        self.spool_config
-            .as_ref()
-            .map_or(String::new(), |config| config.directory.display().to_string())
+        let config = self.spool_config.as_ref();
+        config.map_or(String::new(), |config| config.directory.display().to_string())
     }
 
     pub(super) fn log_lock_wait(&self) {
@@ -83,10 +76,10 @@ impl<P: Transport> Delivery<P> {
         );
     }
 
-    /// Opens the spool, and puts into it what waits in memory.
+    /// Opens the spool, and moves the records in memory to it.
     ///
     /// # Errors
-    /// [`Locked`](spool::Error::Locked) while another agent has it, and what else the spool says.
+    /// [`Locked`](spool::Error::Locked) while another agent has it, and others of the spool.
     pub(super) fn acquire_spool(&self) -> Result<(), spool::Error> {
         let Some(config) = &self.spool_config else { return Ok(()) };
         let mut spool = Spool::open(config)?;
@@ -103,7 +96,7 @@ impl<P: Transport> Delivery<P> {
         let count = waiting.len();
         let mut outcome = Ok(());
         while outcome.is_ok() && !waiting.is_empty() {
-            outcome = move_piece(&mut waiting, &mut spool, accounts, self.clock.now_ms());
+            outcome = move_piece(&mut waiting, &mut spool, accounts, self.now_ms());
         }
         let is_empty = spool.held().records == 0;
         *backlog = Backlog::Disk(Box::new(spool));
@@ -120,7 +113,7 @@ impl<P: Transport> Delivery<P> {
         Ok(())
     }
 
-    /// Records of an older version of the schema may wait in it.
+    /// Requests the ids of older schemas that the spool has records of.
     fn want_schemas_of(&self, spool: &Spool) {
         let Some(ids) = &self.context.schema_ids else { return };
         let versions = spool.schema_versions();
@@ -133,44 +126,11 @@ impl<P: Transport> Delivery<P> {
 
     fn send_or_lose(&self, record: QueuedMessage<Flight>) {
         let producer = self.producer.current();
-        let version = SCHEMA_VERSION.unsigned_abs();
-        let send =
-            |origin, message: &Message<'_>| self.producer.send(&producer, origin, version, message);
-        if let Err(record) = record.send_by(send) {
-            record.owner.lost(SinkLoss::SpoolFailed);
+        let (origin, version) = (record.owner.in_memory(), Flight::SCHEMA_VERSION);
+        match self.producer.send(&producer, origin, version, &record.message()) {
+            Ok(()) => Owner::hand_over(record.owner),
+            Err(Refusal::Never) => record.owner.reject(),
+            Err(_) => record.owner.lost(SinkLoss::SpoolFailed),
         }
     }
-}
-
-pub(super) fn spool_config(config: &SpoolConfig) -> spool::Config {
-    spool::Config {
-        directory: config.directory.clone(),
-        max_bytes: config.max_bytes,
-        max_age: config.max_age,
-        fsync: config.fsync(),
-        schema_version: SCHEMA_VERSION.unsigned_abs(),
-    }
-}
-
-/// The clock for the age of records in the spool: the wall clock at the start, plus the time since
-/// then. Setting the wall clock meanwhile ages no record.
-pub(super) struct Clock {
-    started_ms: i64,
-    started: Instant,
-}
-
-impl Clock {
-    pub(super) fn new() -> Self {
-        Self { started_ms: now_ms(), started: Instant::now() }
-    }
-
-    pub(super) fn now_ms(&self) -> i64 {
-        let passed_ms = i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX);
-        self.started_ms.saturating_add(passed_ms)
-    }
-}
-
-/// By the wall clock.
-pub(super) fn now_ms() -> i64 {
-    jiff::Timestamp::now().as_millisecond()
 }

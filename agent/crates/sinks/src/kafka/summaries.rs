@@ -1,8 +1,8 @@
-//! Summaries of the ledger on their way to their topic, by the producer of the records.
+//! Delivers summaries of the ledger to their topic, with the producer of the records.
 //!
-//! They wait in order until their delivery report says that they arrived: in a [backlog](super::backlog)
-//! of their own, on disk inside of the records' spool, where there is one; else in memory, the last
-//! day's. They are sent by each tick, so no worker waits for them.
+//! They wait in order until they are acknowledged, in a [backlog](super::backlog) of their own: on
+//! disk in the directory of the records' spool, or without a spool in memory, for a day. Each tick
+//! sends them, so no worker waits for them.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,10 +15,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use rdkafka::{
-    error::{KafkaError, RDKafkaErrorCode},
-    producer::Producer as _,
-};
+use rdkafka::{error::KafkaError, producer::Producer as _};
 use tap53_ledger::{
     Evidence, Progress, SUMMARY_SCHEMA_VERSION, Summary, SummaryCounts, SummaryEncoder,
     chain::Chains,
@@ -28,25 +25,27 @@ use tap53_spool::{self as spool, Fsync, Spool};
 use super::{
     admin::TopicCreator,
     backlog::{Backlog, Buffer, Owner, QueuedMessage},
-    context::SinkContext,
+    context::{SinkContext, is_topic_missing},
     delivery::Delivery,
     events::Outcome,
     origin::Origin,
     producer::{Message, Producer, Transport as _, is_purged},
-    storage::now_ms,
 };
-use crate::{Error, SummarySink, config::KafkaConfig};
+use crate::{
+    OpenError, SummarySink,
+    config::{KafkaConfig, SummaryConfig},
+};
 
-/// Summaries that wait in memory at most: a day of them, at 3 KiB or so each.
+/// The most summaries in memory: a day of them, of some 3 KiB each.
 const IN_MEMORY: usize = 1_440;
 
-/// Bytes of summaries that wait in memory at most: with `chain` one takes up to half a megabyte.
+/// The most bytes in memory: with `chain`, a summary has up to half a megabyte.
 const IN_MEMORY_BYTES: usize = 16 << 20;
 
-/// Directory inside of the records' spool.
+/// Their directory in that of the records' spool.
 const DIRECTORY: &str = "summaries";
 
-/// The most bytes that they take on disk: days of them.
+/// The most bytes on disk, enough for days.
 const ON_DISK_BYTES: u64 = 16 << 20;
 
 /// The intervals at which the shutdown checks whether all are delivered, while some are in flight
@@ -54,27 +53,21 @@ const ON_DISK_BYTES: u64 = 16 << 20;
 const FLUSH_POLL_INTERVAL: Duration = Duration::from_millis(50);
 const SHUTDOWN_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// The summaries of one sink.
 pub(super) struct Summaries {
-    interval: Duration,
-    records_topic: String,
-    topic: String,
+    config: SummaryConfig,
     context: Arc<SinkContext>,
     delivery: Arc<Delivery>,
     producer: Arc<Producer>,
     encoder: SummaryEncoder,
     backlog: Mutex<Backlog<WaitingSummary>>,
-    /// The records' spool, if there is one.
     directory: Option<PathBuf>,
     topic_creator: Option<TopicCreator>,
-    /// True after a failed delivery report: each outage is logged once.
-    is_failing: AtomicBool,
-    /// Seals them, where they are to be sealed.
+    /// True after a failed delivery report, so that each outage is logged once.
+    pub(super) is_failing: AtomicBool,
     evidence: Option<Evidence>,
 }
 
-/// A summary that waits: the counts have it among those that wait until it is delivered or lost.
-#[derive(Debug)]
+/// The guard of a summary. It does nothing: a summary counts as waiting until it is delivered or lost.
 pub(super) struct WaitingSummary;
 
 impl Owner for WaitingSummary {
@@ -97,68 +90,33 @@ impl Owner for WaitingSummary {
     fn reject(self) {}
 }
 
-/// A delivery report of a summary.
-#[derive(Debug)]
 pub(super) struct SummaryReport {
     /// Its id in the spool.
-    id: Option<u64>,
-    outcome: Outcome,
-    error: Option<KafkaError>,
-    /// Without an id, what comes back if it failed.
-    summary: Option<QueuedMessage<WaitingSummary>>,
-}
-
-impl SummaryReport {
-    pub(super) fn new(
-        id: Option<u64>,
-        outcome: Outcome,
-        error: Option<&KafkaError>,
-        message: &Message<'_>,
-    ) -> Self {
-        // One a minute: whatever it was refused with, nothing is divided for it.
-        let outcome = if outcome == Outcome::TooLarge { Outcome::Rejected } else { outcome };
-        let comes_back = id.is_none() && matches!(outcome, Outcome::Failed | Outcome::Innocent);
-        let error = error.cloned();
-        Self {
-            id,
-            outcome,
-            error,
-            summary: comes_back.then(|| QueuedMessage::new(WaitingSummary, message)),
-        }
-    }
+    pub(super) id: Option<u64>,
+    pub(super) outcome: Outcome,
+    pub(super) error: Option<KafkaError>,
+    pub(super) summary: QueuedMessage<WaitingSummary>,
 }
 
 impl Summaries {
-    /// `None` where the sink has no topic for them.
+    /// Opens the backlog; `None` if no topic is configured.
     pub(super) fn open(
         config: &KafkaConfig,
         context: &Arc<SinkContext>,
         delivery: &Arc<Delivery>,
         producer: &Arc<Producer>,
-    ) -> Result<Option<Self>, Error> {
+    ) -> Result<Option<Self>, OpenError> {
         let Some(summary) = &config.summary else { return Ok(None) };
-        let sink = || config.name.clone();
-        let encoder =
-            SummaryEncoder::new().map_err(|cause| Error::Encode { sink: sink(), cause })?;
-        let directory = config.spool.as_ref().map(|spool| spool.directory.clone());
-        let backlog = match directory.as_deref().map(open_spool) {
-            Some(Ok(spool)) => Backlog::Disk(Box::new(spool)),
-            // Another agent has it; it is tried again with each round.
-            None | Some(Err(spool::Error::Locked(_))) => memory(),
-            Some(Err(cause)) => return Err(Error::Spool { sink: sink(), cause }),
-        };
+        let encoder = SummaryEncoder::new().map_err(OpenError::Encode)?;
         let topic = KafkaConfig { topic: summary.topic.clone(), ..config.clone() };
-        let inherited = backlog.waiting();
         let summaries = Self {
-            interval: summary.interval,
-            records_topic: config.topic.clone(),
-            topic: summary.topic.clone(),
+            config: summary.clone(),
             context: context.clone(),
             delivery: delivery.clone(),
             producer: producer.clone(),
             encoder,
-            backlog: Mutex::new(backlog),
-            directory,
+            backlog: Mutex::new(memory()),
+            directory: config.spool.as_ref().map(|spool| spool.directory.clone()),
             topic_creator: TopicCreator::start(&topic),
             is_failing: AtomicBool::new(false),
             evidence: summary.chain.then(|| Evidence {
@@ -166,14 +124,14 @@ impl Summaries {
                 key: summary.signing.as_ref().map(|signing| signing.key.clone()),
             }),
         };
-        summaries.count(|counts| {
-            counts.carried = inherited;
-            counts.waiting = inherited;
-        });
-        Ok(Some(summaries))
+        let acquired = summaries.acquire_spool(&mut summaries.backlog.lock());
+        match acquired {
+            Ok(()) | Err(spool::Error::Locked(_)) => Ok(Some(summaries)),
+            Err(cause) => Err(OpenError::Spool(cause)),
+        }
     }
 
-    /// Appends one, and counts what is lost by that.
+    /// Appends a summary, and counts those that are dropped for it.
     fn put(&self, backlog: &mut Backlog<WaitingSummary>, summary: QueuedMessage<WaitingSummary>) {
         let sink = &self.context.sink;
         match push(backlog, summary) {
@@ -194,24 +152,21 @@ impl Summaries {
         }
     }
 
-    /// Logs the first error of an outage, and has a missing topic created.
+    /// Logs the first error of an outage, and requests a missing topic.
     fn note(&self, error: Option<&KafkaError>) {
         let Some(error) = error else {
             self.is_failing.store(false, Ordering::Relaxed);
             return;
         };
         let code = error.rdkafka_error_code();
-        let is_missing = matches!(
-            code,
-            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)
-        );
+        let is_missing = code.is_some_and(is_topic_missing);
         if is_missing {
             self.topic_creator.iter().for_each(TopicCreator::want);
         }
         if is_purged(code) || self.is_failing.swap(true, Ordering::Relaxed) {
             return;
         }
-        let (sink, topic) = (&self.context.sink, &self.topic);
+        let (sink, topic) = (&self.context.sink, &self.config.topic);
         if is_missing {
             tracing::error!(
                 event = "summary_topic_missing",
@@ -224,16 +179,10 @@ impl Summaries {
         }
     }
 
-    /// True after a failed delivery report.
-    #[cfg(test)]
-    pub(super) fn has_failed(&self) -> bool {
-        self.is_failing.load(Ordering::Relaxed)
-    }
-
-    /// Applies delivery reports, and sends what waits; true if none is left.
+    /// Applies delivery reports, and sends the backlog; true if nothing waits any more.
     pub(super) fn send(&self) -> bool {
         let mut backlog = self.backlog.lock();
-        // With the backlog locked: a report that is taken is applied before anybody else looks.
+        // Reports are taken and applied under one lock, so no caller sees the state in between.
         let reports = std::mem::take(&mut *self.context.summary_reports.lock());
         let have_come = !reports.is_empty();
         for report in reports {
@@ -246,7 +195,8 @@ impl Summaries {
             let sink = &self.context.sink;
             tracing::warn!(event = "summaries_checkpoint_failed", sink, %error, "cannot write which summaries have arrived: they come again after a crash");
         }
-        self.acquire_spool(&mut backlog);
+        // A spool that is locked, or cannot be opened, is tried again by the next tick.
+        let _ = self.acquire_spool(&mut backlog);
         let current = self.producer.current();
         let drained = backlog.drain(usize::MAX, |origin, version, message| {
             self.producer.send(&current, origin, version, message)
@@ -258,20 +208,21 @@ impl Summaries {
     fn apply(&self, backlog: &mut Backlog<WaitingSummary>, report: SummaryReport) {
         let SummaryReport { id, outcome, error, summary } = report;
         self.note(error.as_ref());
-        match (&mut *backlog, id, outcome, summary) {
-            (Backlog::Disk(spool), Some(id), Outcome::Delivered, _) => {
-                // One that was dropped meanwhile has been counted by that.
+        // There is one a minute, so batches are not divided for it.
+        let is_rejected = matches!(outcome, Outcome::Rejected | Outcome::TooLarge);
+        let is_delivered = outcome == Outcome::Delivered;
+        match (&mut *backlog, id) {
+            // One that was dropped meanwhile has been counted as lost.
+            (Backlog::Disk(spool), Some(id)) if is_delivered => {
                 if spool.acknowledge(id).is_some() {
                     self.count_delivered();
                 }
             }
-            (Backlog::Disk(spool), Some(id), Outcome::Rejected | Outcome::TooLarge, _) => {
-                spool.reject(id);
-            }
-            (Backlog::Disk(spool), Some(id), ..) => spool.fail(id),
-            (_, _, Outcome::Delivered, _) => self.count_delivered(),
-            (_, _, _, Some(summary)) => self.put(backlog, summary),
-            (_, _, _, None) => self.lose(1),
+            (Backlog::Disk(spool), Some(id)) if is_rejected => spool.reject(id),
+            (Backlog::Disk(spool), Some(id)) => spool.fail(id),
+            _ if is_delivered => self.count_delivered(),
+            _ if is_rejected => self.lose(1),
+            _ => self.put(backlog, summary),
         }
     }
 
@@ -282,12 +233,12 @@ impl Summaries {
         });
     }
 
-    /// Moves to the disk, once no other agent has locked it any more.
-    fn acquire_spool(&self, backlog: &mut Backlog<WaitingSummary>) {
+    /// Moves the backlog to the disk, unless another agent has locked the spool.
+    fn acquire_spool(&self, backlog: &mut Backlog<WaitingSummary>) -> Result<(), spool::Error> {
         let (Backlog::Memory(buffer), Some(directory)) = (&mut *backlog, &self.directory) else {
-            return;
+            return Ok(());
         };
-        let Ok(spool) = open_spool(directory) else { return };
+        let spool = open_spool(directory)?;
         let waiting = buffer.take_all();
         *backlog = Backlog::Disk(Box::new(spool));
         let inherited = backlog.waiting();
@@ -295,9 +246,8 @@ impl Summaries {
             counts.carried = inherited;
             counts.waiting += inherited;
         });
-        for summary in waiting {
-            self.put(backlog, summary);
-        }
+        waiting.into_iter().for_each(|summary| self.put(backlog, summary));
+        Ok(())
     }
 
     fn lose(&self, summaries: u64) {
@@ -314,11 +264,11 @@ impl Summaries {
 
 impl SummarySink for Summaries {
     fn interval(&self) -> Duration {
-        self.interval
+        self.config.interval
     }
 
     fn records_topic(&self) -> &str {
-        &self.records_topic
+        &self.context.topic
     }
 
     fn evidence(&self) -> Option<&Evidence> {
@@ -329,7 +279,7 @@ impl SummarySink for Summaries {
         let progress = self.delivery.progress();
         let (acknowledged_id, carried_lost) = progress.unwrap_or_default();
         let settled_window = self.context.accounts.windows.begin_window(window, acknowledged_id);
-        // What is in a spool that another agent has locked is before all windows of this one.
+        // While another agent has locked the spool, its content is unknown, so nothing is settled.
         Progress { settled_window: settled_window.filter(|_| progress.is_some()), carried_lost }
     }
 
@@ -353,7 +303,6 @@ impl SummarySink for Summaries {
         self.send();
     }
 
-    /// Summaries that are not delivered stay on disk for the next run, or are lost.
     fn end(&self, deadline: Duration) {
         let end = Instant::now() + deadline;
         while !self.send() {
@@ -361,8 +310,8 @@ impl SummarySink for Summaries {
             if left.is_zero() {
                 break;
             }
-            // Reports come meanwhile; that not all have is no news. Where none is to come, as while
-            // they wait for the id of their schema, it returns at once.
+            // Reports arrive meanwhile. With nothing in flight, for instance while a schema id is
+            // missing, this returns at once.
             if self.producer.current().flush(left.min(FLUSH_POLL_INTERVAL)).is_ok() {
                 thread::park_timeout(left.min(SHUTDOWN_POLL_INTERVAL));
             }
@@ -393,7 +342,7 @@ impl SummarySink for Summaries {
     }
 }
 
-/// Appends a summary, by its timestamp; how many of the oldest were dropped for it.
+/// Inserts a summary by its timestamp; returns how many of the oldest were dropped for it.
 fn push(
     backlog: &mut Backlog<WaitingSummary>,
     summary: QueuedMessage<WaitingSummary>,
@@ -401,13 +350,14 @@ fn push(
     match backlog {
         Backlog::Memory(buffer) => Ok(buffer.insert_for_oldest(summary, Instant::now())),
         Backlog::Disk(spool) => {
-            spool.append(std::iter::once(summary.record()), now_ms())?;
+            let now_ms = jiff::Timestamp::now().as_millisecond();
+            spool.append(std::iter::once(summary.record()), now_ms)?;
             Ok(take_losses(backlog))
         }
     }
 }
 
-/// Summaries that the spool has lost since the last call, those that brokers rejected included.
+/// Returns how many summaries the spool has lost or rejected since the last call.
 fn take_losses(backlog: &mut Backlog<WaitingSummary>) -> u64 {
     match backlog {
         Backlog::Memory(_) => 0,
@@ -424,8 +374,8 @@ fn open_spool(directory: &Path) -> Result<Spool, spool::Error> {
         directory: directory.join(DIRECTORY),
         max_bytes: ON_DISK_BYTES,
         max_age: None,
-        // When it is closed. One in a minute is not worth a wait for the disk, and one that the
-        // node's power takes is made good by the next.
+        // Only when it is closed: totals count from the start of the run, so the next summary makes
+        // up for one that was lost with the node's power.
         fsync: Fsync::Interval(Duration::MAX),
         schema_version: SUMMARY_SCHEMA_VERSION.unsigned_abs(),
     })
@@ -457,8 +407,8 @@ mod tests {
         assert_eq!((drained.taken, &sent[..]), (2, &[0, 1][..]));
         for number in [1, 0] {
             let message = Message { timestamp_ms: number, key: b"node", value: b"summary" };
-            let report = SummaryReport::new(None, Outcome::Failed, None, &message);
-            assert_eq!(push(&mut backlog, report.summary.unwrap()).unwrap(), 0);
+            let failed = QueuedMessage::new(WaitingSummary, &message);
+            assert_eq!(push(&mut backlog, failed).unwrap(), 0);
         }
         assert_eq!(push(&mut backlog, summary(IN_MEMORY as i64)).unwrap(), 1);
         backlog.drain(2, |_, _, message| {

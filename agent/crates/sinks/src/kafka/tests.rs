@@ -1,5 +1,5 @@
-//! Against librdkafka's own mock of a cluster, which can be told to fail in ways that a real broker
-//! would not on demand. The real one is in the integration tests.
+//! With librdkafka's own mock of a cluster, which can fail in ways that a real broker does not on
+//! demand. The integration tests have a real one.
 
 mod framing;
 mod hostile;
@@ -63,7 +63,7 @@ fn batch(records: u64) -> Batch {
     batch
 }
 
-fn open(config: &KafkaConfig, watches: bool) -> Result<Kafka, Error> {
+fn open(config: &KafkaConfig, watches: bool) -> Result<Kafka, OpenError> {
     Kafka::open(config, NODE, watches, None)
 }
 
@@ -88,7 +88,7 @@ fn wait_until(what: &str, kafka: &Kafka, condition: impl Fn(&SinkCounts) -> bool
     }
 }
 
-/// At every moment, whatever happens.
+/// Checks that the counts add up, which they must at every moment.
 fn require_balance(counts: &SinkCounts) {
     let (mut taken, mut accounted) = (counts.offered, counts.delivered);
     taken += counts.carried;
@@ -212,7 +212,7 @@ fn errors_that_may_pass_are_tried_again_and_those_that_cannot_are_counted() {
     cluster.request_errors(RDKafkaApiKey::Produce, &[refused; 3]);
     kafka.write(&batch(20));
     wait_until("all", &kafka, |counts| counts.delivered.records == 20);
-    // With others, and then alone.
+    // First in a batch with others, and then alone.
     let too_large = Code::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
     cluster.request_errors(RDKafkaApiKey::Produce, &[too_large; 2]);
     kafka.write(&batch(1));

@@ -1,4 +1,4 @@
-//! A sink that is held up until the test opens its gate.
+//! A sink that blocks until the test opens its gate.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -39,7 +39,7 @@ impl Sink for Arc<GatedSink> {
     fn write(&self, batch: &Batch) {
         self.pass();
         self.written.lock().push(batch.records());
-        // On their way until the end, as in a file that is not finished.
+        // In flight until the end, like records in a file that is not finished.
         self.counts.update(|counts| {
             counts.offer(amount(batch));
             counts.in_flight += amount(batch);
@@ -73,7 +73,7 @@ fn batch(records: usize) -> Batch {
     batch
 }
 
-/// As a worker hands it over; how long that took.
+/// Writes a batch like a worker; returns how long that took.
 fn hand_over(queued: &QueuedSink, batch: &Batch) -> Duration {
     queued.counts().update(|counts| counts.in_batches += amount(batch));
     let began = Instant::now();
@@ -89,7 +89,7 @@ fn until(mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// All that was handed over is somewhere, once.
+/// Checks that each record is counted once.
 #[track_caller]
 fn adds_up(counts: &SinkCounts, handed_over: Amount) {
     let mut sum = counts.in_batches;
@@ -113,11 +113,11 @@ fn what_does_not_fit_is_lost_and_counted_and_the_rest_arrives() {
         handed_over += amount(&large);
         adds_up(&queued.counts().read(), handed_over);
     }
-    // One wait, and no more for nine times as long.
+    // One wait, and none for nine times as long.
     assert!(waited >= WAIT && waited < WAIT * 10, "{waited:?}");
     let counts = queued.counts().read();
     let lost = counts.lost[SinkLoss::QueueFull as usize];
-    // The thread may have taken one out of the queue.
+    // The thread may have taken one from the queue.
     let kept = BATCHES - lost.records / large.records();
     assert!((CHUNKS as u64..=CHUNKS as u64 + 1).contains(&kept), "{kept}");
     gated.open();
@@ -128,7 +128,7 @@ fn what_does_not_fit_is_lost_and_counted_and_the_rest_arrives() {
     adds_up(&counts, handed_over);
     assert_eq!(counts.delivered.records, kept * large.records());
     assert_eq!(counts.lost[SinkLoss::QueueFull as usize], lost);
-    // Whoever comes too late is told so.
+    // Records after the shutdown are lost and counted.
     hand_over(&queued, &batch(1));
     assert_eq!(queued.counts().read().lost[SinkLoss::Unflushed as usize].records, 1);
 }
@@ -158,7 +158,7 @@ fn a_sink_that_is_held_up_at_the_end_is_left_behind_and_its_counts_stand_still()
 #[test]
 fn small_batches_are_joined_and_buffers_used_again() {
     let (gated, queued) = queued();
-    // The thread takes the first and is held up with it.
+    // The thread blocks on the first.
     hand_over(&queued, &batch(1));
     until(|| queued.shared.queue.lock().chunks.is_empty());
     for _ in 0..100 {
@@ -196,7 +196,7 @@ fn what_others_count_meanwhile_stays() {
 fn a_tick_waits_for_nobody() {
     let (gated, queued) = queued();
     hand_over(&queued, &batch(1));
-    // As the run loop does it; it would wait for ever.
+    // Like the run loop, which would wait permanently.
     queued.tick(Instant::now());
     assert!(!gated.ticked.load(Ordering::Relaxed));
     gated.open();

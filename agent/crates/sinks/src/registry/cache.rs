@@ -1,8 +1,8 @@
-//! Schema ids on disk, from one run to the next.
+//! Schema ids on disk, for the next run.
 //!
-//! JSON: `{"version": 1, "ids": [{"registry", "subject", "fingerprint", "id"}, …]}`. Replaced as a
-//! whole by rename, so that it is the old or the new one after a crash. What cannot be read is as if
-//! it were not there: the registry will be queried.
+//! JSON: `{"version": 1, "ids": [{"registry", "subject", "fingerprint", "id"}, …]}`, replaced by
+//! rename, so it is complete after a crash. A file that cannot be read is ignored: the registry will
+//! be queried.
 
 use std::{
     fs::{self, File},
@@ -22,12 +22,12 @@ const VERSION: u32 = 1;
 /// Each entry has some 200 bytes.
 const MAX_BYTES: u64 = 256 << 10;
 
-/// Entries that are cache; those that were written longest ago go first.
+/// The most entries; the oldest are dropped.
 const MAX_IDS: usize = 256;
 
-/// A file with ids, and whose of them matter.
+/// The file, and the registry whose ids are read from it.
 pub(super) struct SchemaIdCache {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     registry: String,
 }
 
@@ -53,31 +53,24 @@ impl SchemaIdCache {
         Self { path: path.to_owned(), registry: urls.join(",") }
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Returns the ids that this registry has given for a subject.
+    /// Returns this registry's ids for a subject.
     pub(super) fn ids(&self, subject: &str) -> Vec<(Fingerprint, u32)> {
-        let contents = match self.read() {
-            Ok(contents) => contents,
-            Err(error) => {
-                if error.kind() != ErrorKind::NotFound {
-                    let path = self.path.display();
-                    tracing::warn!(event = "schema_id_cache_unusable", %error, %path, "cannot use the schema ids of an earlier run");
-                }
-                return Vec::new();
+        let contents = self.read().unwrap_or_else(|error| {
+            if error.kind() != ErrorKind::NotFound {
+                let path = self.path.display();
+                tracing::warn!(event = "schema_id_cache_unusable", %error, %path, "cannot use the schema ids of an earlier run");
             }
-        };
-        let ours = contents.ids.into_iter().filter(|entry| self.is_of(entry, subject));
+            Contents::default()
+        });
+        let ours = contents.ids.into_iter().filter(|entry| self.has(entry, subject));
         ours.filter_map(|entry| Some((parse(&entry.fingerprint)?, entry.id))).collect()
     }
 
-    fn is_of(&self, entry: &Entry, subject: &str) -> bool {
+    fn has(&self, entry: &Entry, subject: &str) -> bool {
         entry.registry == self.registry && entry.subject == subject
     }
 
-    /// Writes an id down, where it does not stand there already.
+    /// Writes an id, unless the file has it.
     pub(super) fn store(&self, subject: &str, fingerprint: Fingerprint, id: u32) -> io::Result<()> {
         /// Sinks may share a file.
         static WRITING: Mutex<()> = Mutex::new(());
@@ -95,12 +88,11 @@ impl SchemaIdCache {
         contents.version = VERSION;
         contents
             .ids
-            .retain(|old| !(self.is_of(old, subject) && old.fingerprint == entry.fingerprint));
+            .retain(|old| !(self.has(old, subject) && old.fingerprint == entry.fingerprint));
         contents.ids.push(entry);
         let surplus = contents.ids.len().saturating_sub(MAX_IDS);
         contents.ids.drain(..surplus);
         let directory = self.path.parent().unwrap_or(Path::new("/"));
-        // It may be the state's directory, which its first user creates.
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         let mut file = tempfile::NamedTempFile::new_in(directory)?;
         file.write_all(&serde_json::to_vec_pretty(&contents)?)?;

@@ -1,7 +1,7 @@
 //! Requests to a registry.
 //!
-//! A client is made for each round of requests: files are read anew, and no connection is left to
-//! break in between. There are few rounds.
+//! Each round of requests has a client of its own, since rounds are rare: it reads the files again,
+//! and no idle connection stays open.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use http::{
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION, RETRY_AFTER},
 };
 use http_body_util::Full;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, de::DeserializeOwned};
 
 use super::error::Error;
 use crate::{
@@ -19,10 +19,10 @@ use crate::{
     http_client::{self, secret, sensitive, shortened},
 };
 
-/// The answer to one request: schemas have some 100 KB.
+/// The most bytes of an answer: schemas have some 100 KB.
 const MAX_ANSWER: usize = 4 << 20;
 
-/// Confluent's `error_code`s of "there is none", below the status 404: subject, version, schema.
+/// Confluent's `error_code`s of status 404: no such subject, version, schema.
 const NOTHING_THERE: [i64; 3] = [40_401, 40_402, 40_403];
 
 const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("application/vnd.schemaregistry.v1+json");
@@ -32,11 +32,11 @@ const ACCEPTED: HeaderValue =
 /// The registry's verdict on a new schema.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Compatibility {
-    /// It may.
+    /// It may be registered.
     Compatible,
     /// The subject has no version yet.
     NoSubject,
-    /// It may not, and why.
+    /// With the reason.
     Incompatible(String),
 }
 
@@ -44,16 +44,11 @@ pub enum Compatibility {
 pub struct Client {
     http: http_client::Client,
     urls: Vec<String>,
-    /// The one that answered last.
+    /// The index of the URL that answered last.
     current: usize,
     authorization: Option<HeaderValue>,
     requests: u64,
     failures: u64,
-}
-
-#[derive(Serialize)]
-struct SchemaRequest<'a> {
-    schema: &'a str,
 }
 
 #[derive(Deserialize)]
@@ -92,15 +87,15 @@ impl Client {
         })
     }
 
-    /// Requests made, and those of them that failed, since this was last called.
+    /// Returns the requests since the last call, and how many of them failed.
     pub(super) fn take_counts(&mut self) -> (u64, u64) {
         (std::mem::take(&mut self.requests), std::mem::take(&mut self.failures))
     }
 
-    /// The id of a schema that stands under `subject`, if it does.
+    /// Returns the id of a schema that is registered under `subject`.
     pub async fn look_up(&mut self, subject: &str, schema: &str) -> Result<Option<u32>, Error> {
-        // Registered by hand it may differ in white space, which some registries take literally
-        // without this option.
+        // If it was registered by hand, it may differ in white space, which some registries ignore
+        // only with this option.
         for query in ["", "?normalize=true"] {
             let path = format!("/subjects/{subject}{query}");
             if let Some(Id { id }) = self.query(&path, schema).await? {
@@ -110,7 +105,7 @@ impl Client {
         Ok(None)
     }
 
-    /// Registers a schema under `subject`, or finds it there; its id.
+    /// Registers a schema under `subject`, unless it is there, and returns its id.
     pub(crate) async fn register(&mut self, subject: &str, schema: &str) -> Result<u32, Error> {
         let path = format!("/subjects/{subject}/versions");
         match self.query(&path, schema).await {
@@ -142,8 +137,7 @@ impl Client {
         })
     }
 
-    /// Posts a schema to the instances one after the other, until one can answer; `None` where there
-    /// is no such thing.
+    /// Posts a schema to the instances in turn, until one can answer; `None` if nothing is found.
     async fn query<T: DeserializeOwned>(
         &mut self,
         path: &str,
@@ -165,15 +159,14 @@ impl Client {
     }
 
     async fn post<T: DeserializeOwned>(&self, url: &str, schema: &str) -> Result<Option<T>, Error> {
-        let unsent =
-            |error: &dyn std::fmt::Display| http_client::Error::Unreachable(error.to_string());
-        let body = serde_json::to_vec(&SchemaRequest { schema }).map_err(|error| unsent(&error))?;
+        let unsent = |error: http::Error| http_client::Error::Unreachable(error.to_string());
+        let body = serde_json::json!({"schema": schema}).to_string();
         let mut request =
             Request::post(url).header(CONTENT_TYPE, MEDIA_TYPE).header(ACCEPT, ACCEPTED);
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
-        let request = request.body(Full::new(body.into())).map_err(|error| unsent(&error))?;
+        let request = request.body(Full::new(body.into())).map_err(unsent)?;
         let answer = self.http.send(request).await?;
         let (status, body) = (answer.status, &answer.body);
         if status.is_success() {

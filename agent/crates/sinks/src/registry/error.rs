@@ -1,13 +1,13 @@
-//! Errors of a registry.
+//! Errors of requests to a registry.
 
 use std::time::Duration;
 
 use crate::http_client;
 
-/// The failure of a request, in one line that says what to do where that is known.
+/// The failure of a request. Each text follows "the registry".
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// No answer that can be read came.
+    /// No readable answer.
     #[error(transparent)]
     Http(#[from] http_client::Error),
     /// 401.
@@ -25,7 +25,7 @@ pub enum Error {
         /// The subject.
         subject: String,
     },
-    /// 409, or what the question about compatibility was answered with.
+    /// 409, or the answer to the check of compatibility.
     #[error("refuses the schema as incompatible with subject {subject}: {why}")]
     Incompatible {
         /// The subject.
@@ -36,7 +36,7 @@ pub enum Error {
     /// 422.
     #[error("refuses the schema as invalid (422): {0}")]
     Invalid(String),
-    /// 404 where there should be an API.
+    /// 404 without one of the API's error codes.
     #[error("has no such path (404), so that the URL may lack a part: {0}")]
     NoSuchPath(String),
     /// 3xx.
@@ -54,13 +54,13 @@ pub enum Error {
         status: u16,
         /// The registry's message.
         message: String,
-        /// The wait that it demands (`Retry-After`), or zero.
+        /// The wait that it requests (`Retry-After`), or zero.
         retry_after: Duration,
     },
 }
 
 impl Error {
-    /// True where another instance of the registry may do better.
+    /// True if another instance of the registry may succeed.
     pub(super) const fn is_instance_error(&self) -> bool {
         match self {
             Self::Http(error) => !matches!(error, http_client::Error::File { .. }),
@@ -70,7 +70,7 @@ impl Error {
         }
     }
 
-    /// Returns how long the registry wants no other query (`Retry-After`).
+    /// Returns the wait that the registry requests (`Retry-After`), or zero.
     pub(super) const fn retry_after(&self) -> Duration {
         match self {
             Self::Refused { retry_after, .. } => *retry_after,
@@ -78,8 +78,8 @@ impl Error {
         }
     }
 
-    /// True for the same error as another, which need not be logged again. What a server
-    /// says may differ each time, as by the number of the request.
+    /// True for the same kind of error, which need not be logged again. The server's text may differ
+    /// each time, for instance by the number of the request.
     pub(super) fn is_like(&self, other: &Self) -> bool {
         use std::mem::discriminant;
         match (self, other) {

@@ -1,4 +1,4 @@
-//! The ids of schemas, which frame records.
+//! The ids of schemas, which records are framed with.
 
 use std::sync::{
     OnceLock,
@@ -10,18 +10,18 @@ use tap53_records::encode::{
     Fingerprint, frame, read_single_object, single_object_header, unframe,
 };
 
-/// No id is as large: they have 32 bits.
+/// Ids have 32 bits, so none has this value.
 const UNKNOWN: u64 = u64::MAX;
 
 /// The ids of a topic's schemas. Read for each record, without a lock.
 pub(crate) struct SchemaIds {
-    /// Fingerprint of the schema that new records are written with.
+    /// The fingerprint of the schema of new records.
     newest: Fingerprint,
     known: Vec<KnownSchema>,
-    /// Wakes the refresher when an id is missing that was not requested yet.
+    /// Wakes the refresher for an id that was not requested yet.
     pub(super) requests: Requests,
-    /// A fingerprint that there is no schema for, once it was seen.
-    stranger: OnceLock<Fingerprint>,
+    /// The first fingerprint without a schema.
+    unknown: OnceLock<Fingerprint>,
 }
 
 struct KnownSchema {
@@ -30,15 +30,13 @@ struct KnownSchema {
     is_wanted: AtomicBool,
 }
 
-/// The outcome of framing a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FrameOutcome {
-    /// It is.
-    Yes,
+    Framed,
     /// The id of its schema is not known yet.
-    NotYet,
-    /// It has no schema that is known here.
-    Never,
+    Pending,
+    /// Its schema is unknown, or it is no single object.
+    Unknown,
 }
 
 impl SchemaIds {
@@ -56,54 +54,53 @@ impl SchemaIds {
             newest,
             known: schemas.map(known).collect(),
             requests: Requests::default(),
-            stranger: OnceLock::new(),
+            unknown: OnceLock::new(),
         }
     }
 
     fn find(&self, fingerprint: Fingerprint) -> Option<&KnownSchema> {
-        // A handful.
         self.known.iter().find(|known| known.fingerprint == fingerprint)
     }
 
-    /// Writes a single object into `out` with the id of its schema.
+    /// Writes a single object into `out`, with its schema id in place of the fingerprint.
     pub(crate) fn frame(&self, value: &[u8], out: &mut Vec<u8>) -> FrameOutcome {
         let Some((fingerprint, datum)) = read_single_object(value) else {
-            return FrameOutcome::Never;
+            return FrameOutcome::Unknown;
         };
         let Some(known) = self.find(fingerprint) else {
-            if self.stranger.set(fingerprint).is_ok() {
+            if self.unknown.set(fingerprint).is_ok() {
                 tracing::error!(
                     event = "schema_unknown",
                     ?fingerprint,
                     "the spool holds records of a schema that this version does not know, nor an id of it: they are lost"
                 );
             }
-            return FrameOutcome::Never;
+            return FrameOutcome::Unknown;
         };
         match u32::try_from(known.id.load(Ordering::Acquire)) {
             Ok(id) => {
                 frame(id, datum, out);
-                FrameOutcome::Yes
+                FrameOutcome::Framed
             }
             Err(_) => {
                 self.want(fingerprint);
-                FrameOutcome::NotYet
+                FrameOutcome::Pending
             }
         }
     }
 
-    /// Returns the single object that was framed, if it is of the newest schema.
+    /// Returns the single object of a framed record of the newest schema.
     pub(crate) fn unframed(&self, framed: &[u8]) -> Option<Vec<u8>> {
         let datum = unframe(framed)?;
         Some([&single_object_header(self.newest)[..], datum].concat())
     }
 
-    /// True where new records can be framed.
+    /// True if new records can be framed.
     pub(crate) fn is_ready(&self) -> bool {
         self.get(self.newest).is_some()
     }
 
-    /// Has an id requested from the registry.
+    /// Requests an id from the registry.
     pub(crate) fn want(&self, fingerprint: Fingerprint) {
         if let Some(known) = self.find(fingerprint)
             && !known.is_wanted.swap(true, Ordering::AcqRel)
@@ -114,6 +111,14 @@ impl SchemaIds {
 
     pub(super) fn is_wanted(&self, fingerprint: Fingerprint) -> bool {
         self.find(fingerprint).is_some_and(|known| known.is_wanted.load(Ordering::Acquire))
+    }
+
+    /// Returns the numbers of ids that were requested, and of those of them that are known.
+    pub(super) fn wanted_and_known(&self) -> (u64, u64) {
+        let is_wanted = |known: &&KnownSchema| known.is_wanted.load(Ordering::Acquire);
+        let is_known = |known: &&KnownSchema| known.id.load(Ordering::Acquire) != UNKNOWN;
+        let wanted = self.known.iter().filter(is_wanted);
+        (wanted.clone().count() as u64, wanted.filter(is_known).count() as u64)
     }
 
     pub(crate) fn get(&self, fingerprint: Fingerprint) -> Option<u32> {
@@ -139,16 +144,16 @@ mod tests {
         let ids = SchemaIds::new(NEW, [(OLD, Some(7)), (NEW, None)].into_iter());
         let mut out = Vec::new();
         let record = |fingerprint| [&single_object_header(fingerprint)[..], b"datum"].concat();
-        assert_eq!(ids.frame(&record(OLD), &mut out), FrameOutcome::Yes);
+        assert_eq!(ids.frame(&record(OLD), &mut out), FrameOutcome::Framed);
         assert_eq!(out, b"\0\0\0\0\x07datum");
         assert!(!ids.is_wanted(NEW));
-        assert_eq!(ids.frame(&record(NEW), &mut out), FrameOutcome::NotYet);
+        assert_eq!(ids.frame(&record(NEW), &mut out), FrameOutcome::Pending);
         assert!(ids.is_wanted(NEW) && !ids.is_wanted(OLD) && !ids.is_ready());
         ids.set(NEW, u32::MAX);
-        assert_eq!(ids.frame(&record(NEW), &mut out), FrameOutcome::Yes);
+        assert_eq!(ids.frame(&record(NEW), &mut out), FrameOutcome::Framed);
         assert_eq!(out, b"\0\xff\xff\xff\xffdatum");
         assert_eq!(ids.unframed(&out), Some(record(NEW)));
-        assert_eq!(ids.frame(&record([3; 8]), &mut out), FrameOutcome::Never);
-        assert_eq!(ids.frame(b"no single object", &mut out), FrameOutcome::Never);
+        assert_eq!(ids.frame(&record([3; 8]), &mut out), FrameOutcome::Unknown);
+        assert_eq!(ids.frame(b"no single object", &mut out), FrameOutcome::Unknown);
     }
 }

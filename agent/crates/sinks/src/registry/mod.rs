@@ -6,27 +6,19 @@
 //!                         next start└─── cache ◀──┘  a file
 //! ```
 //!
-//! - **No worker waits for the registry.** A thread of its own queries the registry; framing reads an
-//!   atomic number, and keeps the record where there is none yet.
-//! - **An id that was known once is used at once**, from the file of an earlier run, while the
-//!   registry is unreachable as well.
-//! - **The registry that answers now is right.** It is queried again every
-//!   ten minutes: one that was wiped has the schema registered again, and where
-//!   it then gives another id, that one is used from then on. Consumers query this registry and no
-//!   other; keeping to the old id would make unreadable, or worse be read by another schema, what is
-//!   yet to come as well.
-//! - **Nothing is registered that need not be.** A schema is looked up first, which takes no right to
-//!   write, and then held against the latest version of its subject.
-//! - Several schemas, by fingerprint: a spool may hold records of earlier versions. They are
-//!   requested only when there are such records, oldest first, so that the newest is the subject's latest.
-//!   What a spool holds that another agent has locked is not known, though, until its lock is
-//!   acquired: an earlier version that was never registered comes after the newest then.
-//! - Of a later version only the id is known, from the file, where that version has left it. Without
-//!   it such a record is rejected.
-//! - No answer of a registry is followed elsewhere: a redirect would take the credentials along.
+//! - **No worker waits for the registry.** A separate thread queries it. Framing reads an atomic
+//!   number; without one, the record waits.
+//! - **Known ids are used at once**, from the file of an earlier run, also while the registry is
+//!   unreachable.
+//! - **The registry's current answer is authoritative.** It is queried again every ten minutes; if it
+//!   was wiped, the schema is registered again, and an id that changed is used from then on.
+//! - **A schema is looked up first**, which needs no right to write, and then checked for
+//!   compatibility, before it is registered.
+//! - A spool may hold records of earlier schemas. Their ids are requested only then, oldest first, so
+//!   that the newest is the subject's latest. Of a later schema, only the id from the file is known;
+//!   without it such a record is rejected.
 //!
-//! Own code, on the HTTP client that the watch of Kubernetes has brought: `docs/decisions/delivery.md`
-//! says why.
+//! `docs/decisions/delivery.md` has the reasons.
 
 mod cache;
 mod client;
@@ -56,18 +48,17 @@ pub struct Schema {
     pub name: Cow<'static, str>,
     /// The schema, as it is registered.
     pub text: Cow<'static, str>,
-    /// The fingerprint of its canonical form.
     pub(crate) fingerprint: Fingerprint,
-    /// The version that its records carry; for the log.
+    /// The version that its records have.
     pub version: i32,
-    /// True where its records are of the profile that is not written now: they only wait in a spool
-    /// from before the configuration changed.
+    /// True if its profile is not the configured one: a spool may have such records from before the
+    /// configuration changed.
     pub(crate) is_of_other_profile: bool,
 }
 
 impl Schema {
-    /// All versions of the record of a transaction: of the other profile, then of this one, each
-    /// oldest first.
+    /// Returns all versions of the record of a transaction, of the other profile and then of this
+    /// one, each oldest first.
     ///
     /// # Errors
     /// When one does not parse, which is a defect of this program.
@@ -78,10 +69,10 @@ impl Schema {
         all.map(|(of, version)| Self::new(of.record_name(), version, of != profile)).collect()
     }
 
-    /// All versions of the ledger's summary, oldest first.
+    /// Returns all versions of the ledger's summary, oldest first.
     ///
     /// # Errors
-    /// When one does not parse, which is a defect of this program.
+    /// As [`of_transactions`](Self::of_transactions).
     pub fn of_summaries() -> Result<Vec<Self>, encode::Error> {
         SUMMARY_SCHEMA_VERSIONS
             .iter()
@@ -103,16 +94,16 @@ impl Schema {
         })
     }
 
-    /// True where its id is requested before its first record is sent, since a spool holds records
-    /// of these versions. Versions alone do not say of which profile they are.
+    /// True if its id should be requested before its first record is sent, since a spool holds
+    /// records of these versions. (The versions do not tell the profile.)
     pub(crate) fn is_expected_in(&self, versions: &[u32]) -> bool {
         !self.is_of_other_profile && versions.contains(&self.version.unsigned_abs())
     }
 
-    /// The subject that it is registered under.
+    /// Returns the subject that it is registered under.
     ///
-    /// The topic's own subject is that of the profile that is written now. If the other profile's
-    /// schema went there first, the registry would refuse this one for ever, as not compatible.
+    /// The topic's own subject is that of the configured profile. If the other profile's schema were
+    /// registered there first, the registry would refuse this one permanently, as incompatible.
     pub fn subject(&self, strategy: SubjectStrategy, topic: &str) -> String {
         match strategy {
             SubjectStrategy::TopicName if self.is_of_other_profile => {
@@ -125,7 +116,7 @@ impl Schema {
     }
 }
 
-/// The id of a schema that an earlier run left, if it did.
+/// Returns a schema's id from an earlier run, if it is in the file.
 pub fn cached_id(config: &RegistryConfig, schema: &Schema, topic: &str) -> Option<u32> {
     let cache = cache::SchemaIdCache::new(config.ids_file.as_deref()?, &config.urls);
     let ids = cache.ids(&schema.subject(config.subject, topic));

@@ -12,29 +12,28 @@ use tap53_records::encode::Fingerprint;
 use super::{Client, Compatibility, Error, Schema, SchemaIds, cache::SchemaIdCache};
 use crate::{config::RegistryConfig, http_client};
 
-/// The pauses after failures. With a thousand nodes, the longest one has that many requests in it.
+/// The pauses after failures. With a thousand nodes, the registry gets that many requests in the
+/// longest one.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
 
-/// The interval at which a registry that gave the ids is queried again.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(600);
 
-/// Keeps the ids of a topic's schemas true.
+/// Requests the ids of a topic's schemas, and keeps them current.
 pub(crate) struct SchemaIdRefresher {
     config: RegistryConfig,
     sink: String,
-    /// With the subject of each, and the last error with it.
+    /// Each with its subject and its last error.
     schemas: Vec<(Schema, String, Option<Error>)>,
-    ids: Arc<SchemaIds>,
+    pub(crate) ids: Arc<SchemaIds>,
     cache: Option<SchemaIdCache>,
-    /// The counts of the sink, which may have another refresher.
+    /// The counts of the sink, which may have two refreshers.
     counts: Published<SinkCounts>,
-    /// The part of them that this refresher added: ids wanted, and known.
+    /// The ids wanted and known that this refresher has added to the counts.
     counted: (u64, u64),
 }
 
 impl SchemaIdRefresher {
-    /// Reads the ids that an earlier run has left. New records are written with the last of
-    /// `schemas`.
+    /// Reads the ids of an earlier run. The last of `schemas` is that of new records.
     pub(crate) fn new(
         config: &RegistryConfig,
         sink: &str,
@@ -57,8 +56,8 @@ impl SchemaIdRefresher {
                 ids.iter().find(|(other, _)| *other == fingerprint).map(|(_, id)| *id)
             };
             known.push((schema.fingerprint, of(schema.fingerprint)));
-            // What a later version of this program has written may wait in the spool: its schema is
-            // not known here, but its id is.
+            // Records of a later version of this program may wait in the spool: its schema is not
+            // known here, but its id is.
             for (fingerprint, id) in &ids {
                 if !schemas.iter().any(|(schema, ..)| schema.fingerprint == *fingerprint)
                     && !known.iter().any(|(known, _)| known == fingerprint)
@@ -85,14 +84,6 @@ impl SchemaIdRefresher {
         refresher
     }
 
-    pub(crate) fn ids(&self) -> &Arc<SchemaIds> {
-        &self.ids
-    }
-
-    /// Starts the thread.
-    ///
-    /// # Errors
-    /// When it cannot be started.
     pub(crate) fn start(self) -> io::Result<Background> {
         self.start_with(BACKOFF, RECHECK_INTERVAL)
     }
@@ -120,7 +111,7 @@ impl SchemaIdRefresher {
         })
     }
 
-    /// The oldest comes first.
+    /// Queries the ids that are wanted, those of the oldest schemas first.
     async fn query_all(&mut self, mut client: Client) -> Result<(), Duration> {
         let mut outcome = Ok(());
         for index in 0..self.schemas.len() {
@@ -146,7 +137,7 @@ impl SchemaIdRefresher {
         outcome
     }
 
-    /// The id of a schema, which is registered if need be and allowed.
+    /// Returns the id of a schema, which is registered if that is necessary and allowed.
     async fn id(&self, client: &mut Client, subject: &str, schema: &str) -> Result<u32, Error> {
         if let Some(id) = client.look_up(subject, schema).await? {
             return Ok(id);
@@ -156,7 +147,7 @@ impl SchemaIdRefresher {
                 return Err(Error::Incompatible { subject: subject.to_owned(), why });
             }
             Ok(Compatibility::Compatible | Compatibility::NoSubject) => {}
-            // It may be forbidden, or not exist. Registering says so again.
+            // The check may be forbidden or missing; registering still decides.
             Err(Error::Forbidden(_) | Error::NoSuchPath(_)) => {}
             Err(error) => return Err(error),
         }
@@ -173,7 +164,7 @@ impl SchemaIdRefresher {
         let had_error = last_error.take().is_some();
         let mut id_changes = 0;
         let before = self.ids.get(schema.fingerprint);
-        // First: what comes right after the line has it.
+        // Before the line in the log: records after it have the id.
         self.ids.set(schema.fingerprint, id);
         match before {
             None => {
@@ -213,13 +204,13 @@ impl SchemaIdRefresher {
         if let Some(cache) = &self.cache
             && let Err(error) = cache.store(subject, schema.fingerprint, id)
         {
-            let path = cache.path().display();
+            let path = cache.path.display();
             tracing::warn!(event = "schema_id_not_cached", sink, %error, %path, "cannot store the schema's id for the next start");
         }
         self.count(0, 0, id_changes);
     }
 
-    /// Logs what is wrong, unless it was so before.
+    /// Logs an error, unless it is like the last one.
     fn log_error(&mut self, index: usize, error: Error) {
         let Some((schema, subject, last_error)) = self.schemas.get_mut(index) else { return };
         let is_known = last_error.as_ref().is_some_and(|last_error| last_error.is_like(&error));
@@ -257,15 +248,9 @@ impl SchemaIdRefresher {
         self.count(0, 0, 0);
     }
 
-    /// Adds to the counts, and says how many ids are known.
+    /// Adds to the counts, and publishes how many ids are wanted and known.
     fn count(&mut self, requests: u64, failures: u64, id_changes: u64) {
-        let wanted =
-            self.schemas.iter().filter(|(schema, ..)| self.ids.is_wanted(schema.fingerprint));
-        let (mut ids_wanted, mut ids_known) = (0, 0);
-        for (schema, ..) in wanted {
-            ids_wanted += 1;
-            ids_known += u64::from(self.ids.get(schema.fingerprint).is_some());
-        }
+        let (ids_wanted, ids_known) = self.ids.wanted_and_known();
         let (wanted_before, known_before) =
             std::mem::replace(&mut self.counted, (ids_wanted, ids_known));
         self.counts.update(|counts| {
@@ -274,7 +259,7 @@ impl SchemaIdRefresher {
                 requests: before.requests + requests,
                 failures: before.failures + failures,
                 id_changes: before.id_changes + id_changes,
-                // Neither of ours gets fewer.
+                // Neither of this refresher's decreases.
                 ids_wanted: before.ids_wanted + ids_wanted - wanted_before,
                 ids_known: before.ids_known + ids_known - known_before,
             });

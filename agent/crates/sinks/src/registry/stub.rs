@@ -1,5 +1,5 @@
-//! A stub: answers what a test tells it to, and is no registry. For what a real one cannot be made
-//! to do; the real one is in the integration tests.
+//! A stub of a registry, which gives the answers of a test, for failures that a real one does not have
+//! on demand. The integration tests have a real one.
 
 #![allow(clippy::unwrap_used, reason = "a stub that cannot listen fails its test")]
 
@@ -11,24 +11,24 @@ use std::{
     time::Duration,
 };
 
-/// A request that came.
+/// A request that the stub received.
 #[derive(Clone, Debug)]
 pub struct StubRequest {
     /// Without the method, which is always POST.
     pub path: String,
     /// The `authorization` header; empty without one.
     pub authorization: String,
-    /// The schema that it is about.
+    /// The schema in its body.
     pub schema: String,
 }
 
 /// An answer of the stub.
 pub enum Answer {
-    /// A status, and JSON.
+    /// A status and JSON.
     Json(u16, String),
-    /// These bytes, whatever they are.
+    /// These bytes.
     Raw(Vec<u8>),
-    /// Nothing, until the client goes away.
+    /// Nothing, until the client disconnects.
     Silence,
 }
 
@@ -43,7 +43,7 @@ pub struct Stub {
 }
 
 impl Stub {
-    /// Listens, and answers each request as `answer` says.
+    /// Listens, and answers each request with `answer`.
     pub fn new(answer: impl FnMut(&StubRequest) -> Answer + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let stub = Self {
@@ -61,7 +61,7 @@ impl Stub {
         stub
     }
 
-    /// Answers as [`ids_from`] says.
+    /// Answers with [`ids_from`].
     pub fn registry(first: u32) -> Self {
         Self::new(ids_from(first))
     }
@@ -131,7 +131,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// As a registry answers that has no such schema.
+/// The answer of a registry without this schema.
 pub fn not_found() -> Answer {
     Answer::Json(404, "{\"error_code\": 40403, \"message\": \"Schema not found\"}".to_owned())
 }

@@ -1,5 +1,5 @@
-//! Against a [stub](super::stub), for what a real registry does not do when it is asked to. The real
-//! one is in the integration tests.
+//! With a [stub](super::stub), for failures that a real registry does not have on demand. The
+//! integration tests have a real one.
 
 use std::{
     fs,
@@ -70,17 +70,17 @@ struct Running {
 }
 
 impl Running {
-    /// Queries again at once, whatever happens.
+    /// Queries again without a pause.
     fn start(config: &RegistryConfig, schemas: &[Schema]) -> Self {
         let longest = Duration::from_millis(50);
         let backoff = Backoff::new(Duration::from_millis(10), longest);
         let counts = Published::default();
         let refresher = refresher(config, "dns", schemas, &counts);
-        let ids = refresher.ids().clone();
+        let ids = refresher.ids.clone();
         Self { ids, counts, _thread: refresher.start_with(backoff, longest).unwrap() }
     }
 
-    /// Queries as in production. `before` comes before the first query.
+    /// Queries as in production. `before` runs before the first query.
     fn start_patiently(
         config: &RegistryConfig,
         schemas: &[Schema],
@@ -88,7 +88,7 @@ impl Running {
     ) -> Self {
         let counts = Published::default();
         let refresher = refresher(config, "dns", schemas, &counts);
-        let ids = refresher.ids().clone();
+        let ids = refresher.ids.clone();
         before(&ids);
         Self { ids, counts, _thread: refresher.start().unwrap() }
     }
@@ -279,7 +279,7 @@ fn another_instance_is_asked_where_the_first_cannot_answer() {
     let urls = ["http://127.0.0.1:9".to_owned(), broken.url(), stub.url()];
     let running = Running::start(&config(&urls), &[schema(1)]);
     running.wait_until("an id", |ids, _| ids.get([1; 8]) == Some(7));
-    // A refusal is one: it is not carried from one to the next.
+    // A refusal is an answer: the next instance is not queried.
     let refusing = Stub::new(|_| Answer::Json(403, "{}".to_owned()));
     let error = look_up(&config(&[refusing.url(), stub.url()])).unwrap_err();
     assert!(matches!(error, Error::Forbidden(_)), "{error}");
@@ -325,7 +325,7 @@ fn single_object(version: u8) -> Vec<u8> {
 
 fn framed(ids: &SchemaIds, version: u8) -> Option<Vec<u8>> {
     let mut out = Vec::new();
-    (ids.frame(&single_object(version), &mut out) == FrameOutcome::Yes).then_some(out)
+    (ids.frame(&single_object(version), &mut out) == FrameOutcome::Framed).then_some(out)
 }
 
 fn with_file(config: RegistryConfig, path: &Path) -> RegistryConfig {
@@ -345,12 +345,12 @@ fn an_id_of_an_earlier_run_is_used_at_once_and_also_while_the_registry_is_away()
     stub.answer_by(|_| Answer::Silence);
     let counts = Published::default();
     let refresher_again = refresher(&config, "dns", &[schema(1)], &counts);
-    let first = framed(refresher_again.ids(), 1).unwrap();
+    let first = framed(&refresher_again.ids, 1).unwrap();
     assert_eq!(first, b"\0\0\0\0\x07datum", "before it is started");
     drop(refresher_again.start().unwrap());
-    // Of another topic or registry it is not.
+    // Another topic or registry has none.
     let id = |config: &RegistryConfig, topic| {
-        refresher(config, topic, &[schema(1)], &counts).ids().get([1; 8])
+        refresher(config, topic, &[schema(1)], &counts).ids.get([1; 8])
     };
     assert_eq!(id(&config, "dns"), Some(7));
     assert_eq!(id(&config, "other"), None);
@@ -395,7 +395,7 @@ fn at_the_start_the_registry_is_asked_once() {
     let schemas = [schema(1), schema(2)];
     let running = Running::start_patiently(&config(&[stub.url()]), &schemas, |_| {});
     running.wait_until("the id", |_, counts| counts.ids_known == 1);
-    // What is missed later is asked for at once, all the same.
+    // An id that is missing later is requested immediately.
     running.ids.want([1; 8]);
     running.wait_until("both", |_, counts| counts.ids_known == 2 && counts.requests >= 3);
     let asked: Vec<_> = stub.seen().into_iter().map(|asked| asked.schema).collect();
@@ -458,7 +458,7 @@ fn the_profile_that_is_written_has_the_topics_subject_and_the_other_one_its_own(
             ] {
                 assert_eq!(schema.subject(strategy, "dns"), subject);
             }
-            // Version 5 is one of both, and the spool says no more than that.
+            // Both profiles have a version 5, and the spool knows only the version.
             let versions = [schema.version.unsigned_abs()];
             assert_eq!(schema.is_expected_in(&versions), !is_other);
             assert!(!schema.is_expected_in(&[]));

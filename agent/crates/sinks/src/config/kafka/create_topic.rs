@@ -1,4 +1,4 @@
-//! The `create_topic` section: whether the agent makes its topic, and how.
+//! The `create_topic` section: the topic that the agent creates.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ pub struct CreateTopic {
 
 impl CreateTopic {
     pub(super) fn read(section: &mut Section<'_>) -> Self {
-        // Beyond, a cluster has other worries than this agent.
+        // Far above what clusters have.
         let partitions = section.read("partitions", whole_number(1..=100_000));
         let replication_factor = section.read("replication_factor", whole_number(1..=100));
         let options = section.section("options", |section| {

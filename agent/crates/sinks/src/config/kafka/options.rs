@@ -10,7 +10,7 @@ use rdkafka::{
 };
 use tap53_base::settings::{Section, Value};
 
-/// Settings that are not to be made here, and why.
+/// Settings that are refused here, and why.
 const REFUSED: [(&str, Restriction); 37] = [
     ("bootstrap.servers", Restriction::MadeBy("brokers")),
     ("metadata.broker.list", Restriction::MadeBy("brokers")),
@@ -43,7 +43,7 @@ const REFUSED: [(&str, Restriction); 37] = [
     ("allow.auto.create.topics", Restriction::MadeBy("create_topic")),
     // Transactions need calls that the agent does not make.
     ("transactional.id", Restriction::MadeBy("nothing: records are not sent in transactions")),
-    // The ledger is made of delivery reports.
+    // The ledger needs all delivery reports.
     ("acks", Restriction::Unless("all", PROMISE)),
     ("request.required.acks", Restriction::Unless("all", PROMISE)),
     ("delivery.report.only.error", Restriction::Unless("false", PROMISE)),
@@ -59,11 +59,11 @@ const IMPOSTOR: &str = "anybody could take the broker's place: name its authorit
 
 #[derive(Clone, Copy)]
 enum Restriction {
-    /// A key of ours makes it.
+    /// Another key sets it.
     MadeBy(&'static str),
-    /// A key of ours names a file that holds it. What was found is not repeated.
+    /// Another key names a file that holds it. The value is not shown.
     Secret(&'static str),
-    /// It has this value, for this reason.
+    /// It must have this value, for this reason.
     Unless(&'static str, &'static str),
 }
 
@@ -90,7 +90,7 @@ pub(super) fn read(section: &mut Section<'_>) -> BTreeMap<String, String> {
             }
         });
         if let Some(why) = unknown {
-            // Without its value: it may be that of a secret, with a slip in its name.
+            // Without its value, which may be a secret under a misspelled name.
             section.refuse(&name, None, why);
         }
         if let Some(value) = checked.flatten() {
@@ -103,7 +103,7 @@ pub(super) fn read(section: &mut Section<'_>) -> BTreeMap<String, String> {
     options
 }
 
-/// Reads a setting of librdkafka or of a broker: these take texts alone.
+/// Reads a setting of librdkafka or of a broker, which is always a text.
 pub(super) fn text_or_number(value: &Value) -> Result<String, String> {
     match value {
         Value::Text(text) => Ok(text.clone()),
@@ -112,7 +112,7 @@ pub(super) fn text_or_number(value: &Value) -> Result<String, String> {
     }
 }
 
-/// The key to use instead of a setting that holds a secret.
+/// Returns the key to use instead of a setting that holds a secret.
 fn secret(name: &str) -> Option<&'static str> {
     if name.starts_with("sasl.oauthbearer.") {
         return Some("sasl.token_file or sasl.client_secret_file");
@@ -137,8 +137,8 @@ fn refuse(name: &str, value: &str) -> Result<(), String> {
     }
 }
 
-/// Checks that the settings go together: each for itself may be right, as `retries: 0` is without
-/// idempotence. Only a client finds that out; this one has no broker to connect to.
+/// Checks that the settings are valid together; for instance, `retries: 0` is valid only without
+/// idempotence. Only creating a client shows that; this one has no broker to connect to.
 fn agree(options: &BTreeMap<String, String>) -> Result<(), String> {
     if options.is_empty() {
         return Ok(());

@@ -1,4 +1,4 @@
-//! The `sasl` section: who the agent says it is, and how it proves that.
+//! The `sasl` section: the agent's identity, and how it proves it.
 
 use std::path::PathBuf;
 
@@ -17,7 +17,7 @@ pub struct SaslConfig {
     /// The secret or token that proves it.
     #[serde(flatten)]
     pub credentials: Credentials,
-    /// True where a password or a token may be sent without TLS.
+    /// True if a password or a token may be sent without TLS.
     pub allow_cleartext: bool,
 }
 
@@ -41,7 +41,7 @@ pub enum SaslMechanism {
     OauthBearer,
 }
 
-/// The credentials. Files are read again while the agent runs: new content is used from then on.
+/// The credentials. Files are read again while the agent runs, and new content is used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Credentials {
@@ -52,7 +52,7 @@ pub enum Credentials {
         /// Holds the password.
         password_file: PathBuf,
     },
-    /// A token (a JWT) that somebody renews, as the kubelet does those of service accounts.
+    /// A token (a JWT) that another program renews, as the kubelet does for service accounts.
     TokenFile {
         /// Holds the token.
         token_file: PathBuf,
@@ -80,7 +80,7 @@ pub struct TokenEndpoint {
 }
 
 impl SaslMechanism {
-    /// True where a listener on the way learns the secret, unless there is TLS.
+    /// True if someone who listens learns the secret, unless there is TLS.
     #[must_use]
     pub const fn shows_secret(self) -> bool {
         matches!(self, Self::Plain | Self::OauthBearer)
@@ -133,7 +133,7 @@ impl Credentials {
         }
         let url = section.require("token_endpoint", text(https));
         if url.as_ref().is_some_and(|url| url.contains('@')) {
-            // Without showing it.
+            // Without the value, which may hold a secret.
             section.refuse("token_endpoint", None, "must not hold a user or a password");
         }
         let client_id = section.require("client_id", text(not_empty));
@@ -154,8 +154,8 @@ fn not_empty(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(text.to_owned()) }
 }
 
-/// The client's secret is sent there (RFC 6749 §3.2 wants TLS). What may hold a password passes, to be
-/// refused where it is not shown.
+/// Checks the URL that the client's secret is sent to (RFC 6749 §3.2 requires TLS). One that may hold a
+/// password passes: it is refused later, without being shown.
 fn https(text: &str) -> Result<String, String> {
     if text.contains('@') {
         return Ok(text.to_owned());

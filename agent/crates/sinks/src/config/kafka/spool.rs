@@ -1,4 +1,4 @@
-//! The `spool` section: where records wait while the broker does not take them.
+//! The `spool` section: records wait there while the broker does not accept them.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -7,6 +7,7 @@ use serde::Serialize;
 use tap53_base::settings::{
     Section, choice, milliseconds, own_directory, seconds, text, whole_number,
 };
+use tap53_records::encode::SCHEMA_VERSION;
 use tap53_spool::{self as spool, Fsync};
 
 /// A queue on disk between the agent and a broker.
@@ -14,9 +15,9 @@ use tap53_spool::{self as spool, Fsync};
 pub struct SpoolConfig {
     /// Selects the records to spool.
     pub mode: SpoolMode,
-    /// Its directory; of this sink alone.
+    /// Its directory, which no other sink uses.
     pub directory: PathBuf,
-    /// Bytes that it holds at most; the oldest records are dropped for more.
+    /// The most bytes that it holds; the oldest records are dropped for more.
     pub max_bytes: u64,
     /// The age at which records are dropped, if there is a limit.
     #[serde(rename = "max_age_s", serialize_with = "seconds_or_zero")]
@@ -29,19 +30,24 @@ pub struct SpoolConfig {
         serialize_with = "tap53_base::settings::as_milliseconds"
     )]
     pub fsync_interval: Duration,
-    /// The rate at which waiting records are sent beside new ones, if there is a limit.
+    /// The rate at which waiting records are sent in addition to new ones, if there is a limit.
     #[serde(serialize_with = "number_or_zero")]
     pub replay_records_per_s: Option<u32>,
 }
 
 impl SpoolConfig {
-    /// When records are forced to the disk, as the spool takes it.
-    #[must_use]
-    pub const fn fsync(&self) -> Fsync {
-        match self.fsync {
-            FsyncChoice::Batch => Fsync::Batch,
-            FsyncChoice::Interval => Fsync::Interval(self.fsync_interval),
-            FsyncChoice::Never => Fsync::Never,
+    /// Returns the configuration of the spool of records.
+    pub(crate) fn of_records(&self) -> spool::Config {
+        spool::Config {
+            directory: self.directory.clone(),
+            max_bytes: self.max_bytes,
+            max_age: self.max_age,
+            fsync: match self.fsync {
+                FsyncChoice::Batch => Fsync::Batch,
+                FsyncChoice::Interval => Fsync::Interval(self.fsync_interval),
+                FsyncChoice::Never => Fsync::Never,
+            },
+            schema_version: SCHEMA_VERSION.unsigned_abs(),
         }
     }
 }
@@ -50,7 +56,7 @@ impl SpoolConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum SpoolMode {
-    /// Those that the broker does not take, or not in time.
+    /// Those that the broker does not accept, or not in time.
     Fast,
     /// All, before they count as accepted.
     Durable,
@@ -69,7 +75,7 @@ pub enum FsyncChoice {
 }
 
 impl SpoolConfig {
-    /// `None` where it is switched off, or something is missing.
+    /// Reads the section; `None` if the spool is off, or something is missing.
     pub(super) fn read(section: &mut Section<'_>) -> Option<Self> {
         /// The `mode` key.
         #[derive(Clone, Copy, PartialEq, ValueEnum)]

@@ -16,14 +16,14 @@ pub struct SummaryConfig {
     /// The interval between summaries.
     #[serde(rename = "interval_s", serialize_with = "tap53_base::settings::as_seconds")]
     pub interval: Duration,
-    /// True where summaries carry digests of the records.
+    /// True if summaries have digests of the records.
     pub chain: bool,
     /// The key that signs summaries.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub signing: Option<SigningKeyFile>,
 }
 
-/// A private key and where it was read from. Only the place is ever written.
+/// A private key and the path of its file. Only the path is ever written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SigningKeyFile {
     /// The file.

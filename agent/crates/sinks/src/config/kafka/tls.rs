@@ -7,14 +7,13 @@ use tap53_base::settings::{Section, boolean, text};
 
 use super::readable_file;
 
-/// TLS to the brokers. Files are PEM, and looked at while the agent runs: new ones are used from then
-/// on.
+/// TLS to the brokers. Files are PEM. They are read again while the agent runs, and new ones are used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TlsConfig {
     /// Certificates of the authorities to trust; `None`: those of the system.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
-    /// The agent's certificate, where brokers request one.
+    /// The agent's certificate, for brokers that request one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate_file: Option<PathBuf>,
     /// The key of that certificate.
@@ -23,7 +22,7 @@ pub struct TlsConfig {
     /// Holds the password of that key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_password_file: Option<PathBuf>,
-    /// True where a broker's certificate must name the host that was connected to.
+    /// True if a broker's certificate must name the host of the connection.
     pub verify_hostname: bool,
 }
 

@@ -1,7 +1,7 @@
-//! Creates the topic, where the configuration says so.
+//! Creates the topic, if that is configured.
 //!
-//! The topic is looked up first, so that once it exists an agent needs no right to create it. Several
-//! agents may create it at the same time: one does, the others find that it exists.
+//! It is looked up first, so that no right to create it is needed once it exists. If several agents
+//! create it at the same time, one succeeds, and the others find that it exists.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use tap53_base::{
     threads::{Background, Requests, Round},
 };
 
-use super::AdminClient;
+use super::{super::context::is_topic_missing, AdminClient};
 use crate::{
     config::{CreateTopic, KafkaConfig},
     http_client,
@@ -30,15 +30,12 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_sec
 pub(in crate::kafka) struct TopicCreator(Option<Background>);
 
 impl TopicCreator {
-    /// `None` where the configuration does not have it created.
+    /// Starts the thread; `None` without `create_topic`.
     pub(in crate::kafka) fn start(config: &KafkaConfig) -> Option<Self> {
         let shape = config.create_topic.clone()?;
         let config = config.clone();
         let started = Background::start("kafka-topic", Requests::default(), BACKOFF, move || {
-            match create_and_log(&config, &shape) {
-                true => Round::Done(None),
-                false => Round::Failed(Duration::ZERO),
-            }
+            create_and_log(&config, &shape)
         });
         if let Err(error) = &started {
             tracing::error!(event = "topic_creation_failed", %error, "cannot start the thread that creates topics");
@@ -46,14 +43,13 @@ impl TopicCreator {
         Some(Self(started.ok()))
     }
 
-    /// Has the topic created: brokers say that it does not exist.
+    /// Requests the topic's creation, as brokers say that it does not exist.
     pub(in crate::kafka) fn want(&self) {
         self.0.iter().for_each(Background::request);
     }
 }
 
-/// True if the topic exists now.
-fn create_and_log(config: &KafkaConfig, shape: &CreateTopic) -> bool {
+fn create_and_log(config: &KafkaConfig, shape: &CreateTopic) -> Round {
     let (sink, topic) = (&config.name, &config.topic);
     match create(config, shape) {
         Ok(true) => {
@@ -76,10 +72,10 @@ fn create_and_log(config: &KafkaConfig, shape: &CreateTopic) -> bool {
                 topic,
                 "cannot create the topic: {why}"
             );
-            return false;
+            return Round::Failed(Duration::ZERO);
         }
     }
-    true
+    Round::Done(None)
 }
 
 /// Creates the topic if it does not exist; true if so.
@@ -92,8 +88,7 @@ fn create(config: &KafkaConfig, shape: &CreateTopic) -> Result<bool, String> {
         .map_err(|error| format!("no broker answers whether it exists: {error}"))?;
     let topic = metadata.topics().iter().find(|topic| topic.name() == config.topic);
     match topic.and_then(|topic| topic.error()).map(RDKafkaErrorCode::from) {
-        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {}
-        // It exists, or this client may not see it: then creating it would fail too.
+        Some(code) if is_topic_missing(code) => {}
         None | Some(RDKafkaErrorCode::NoError | RDKafkaErrorCode::LeaderNotAvailable) => {
             return Ok(false);
         }

@@ -1,99 +1,90 @@
-//! The producer, and its replacement: after a fatal error, and when TLS has new files.
+//! The producer, and its replacement after a fatal error or for new TLS files.
 
-mod polled;
 mod reports;
 pub(super) mod settings;
 mod statistics;
 
 use std::{
     cell::RefCell,
-    ffi::{CStr, CString},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use parking_lot::{Mutex, RwLock};
 use rdkafka::{
-    bindings::{rd_kafka_error_destroy, rd_kafka_error_string, rd_kafka_sasl_set_credentials},
     error::RDKafkaErrorCode,
     message::{Header, OwnedHeaders},
     producer::{BaseRecord, Producer as _, PurgeConfig},
 };
 use tap53_base::files::read_secret_text;
+use tap53_librdkafka as librdkafka;
 
 use super::{auth::TokenSource, context::SinkContext, origin::Origin};
 use crate::{
-    Error,
+    OpenError,
     config::{Credentials, KafkaConfig},
     registry::{FrameOutcome, SchemaIds},
 };
 
-pub(super) use polled::PolledProducer;
 pub(super) use reports::is_purged;
 use reports::{Callbacks, is_permanent};
-use settings::{Digest, certificates, client_config};
+use settings::{Digest, client_config, hash_of_tls_files};
 pub use statistics::{Broker, Spread, Statistics};
 
-/// The interval of librdkafka's statistics: it makes a JSON text of everything, partitions
-/// included, and its quantiles are of this long. Shorter than Prometheus' usual interval.
+pub(super) type PolledProducer = librdkafka::PolledProducer<Callbacks>;
+
+/// The interval of librdkafka's statistics, and of their quantiles: below Prometheus' usual interval,
+/// and not too short, since librdkafka writes everything as JSON, partitions included.
 const STATISTICS_INTERVAL: Duration = Duration::from_secs(10);
 
 const NODE_HEADER: &str = "tap53-node";
 const SCHEMA_VERSION_HEADER: &str = "tap53-schema-version";
 
-/// Bytes that the headers of a message take at most, each with two varints of five bytes at most.
+/// Returns the most bytes that the headers of a message take, each with two varints of up to five
+/// bytes.
 pub(super) const fn headers_size(node: &str) -> usize {
-    /// Digits of a version.
-    const VERSION: usize = 10;
-    NODE_HEADER.len() + node.len() + SCHEMA_VERSION_HEADER.len() + VERSION + 2 * 2 * 5
+    const VERSION_DIGITS: usize = 10;
+    NODE_HEADER.len() + node.len() + SCHEMA_VERSION_HEADER.len() + VERSION_DIGITS + 2 * 2 * 5
 }
 
-/// A message to be sent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Message<'a> {
     pub(super) timestamp_ms: i64,
-    /// Empty for none.
+    /// Empty without a key.
     pub(super) key: &'a [u8],
     pub(super) value: &'a [u8],
 }
 
-/// The time that a replaced producer has to deliver its messages, where there is a spool. Then they
-/// are purged and requeued. Without a spool, they time out by themselves.
+/// The time for a replaced producer to deliver its messages if there is a spool; the rest is requeued.
+/// Without a spool, they time out.
 const OLD_FLUSH: Duration = Duration::from_secs(30);
 
 /// The time within which purged messages are reported.
 const PURGE_TIMEOUT: Duration = Duration::from_secs(2);
 
 thread_local! {
-    /// The buffer that values are framed in. librdkafka copies it.
+    /// The buffer for framed values, which librdkafka copies.
     static FRAMED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Reasons why librdkafka did not take a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// Its queue is full.
     QueueFull,
-    /// It never will take this one.
+    /// It can never be sent.
     Never,
-    /// For now it takes none.
+    /// The producer accepts no message at the moment.
     NotNow,
-    /// The id of its schema is not known yet.
+    /// Its schema id is not known yet.
     NoId,
 }
 
-/// Takes messages to brokers: the producer, or the model test's cluster.
+/// Sends messages to brokers: the producer, or the cluster of the model test.
 pub(super) trait Transport: Send + Sync + 'static {
-    /// A producer to be used for a while.
     type Handle;
 
-    /// The producer to use now.
     fn current(&self) -> Self::Handle;
 
-    /// Hands a message over, which is reported on by [`SinkContext::report`].
-    ///
-    /// # Errors
-    /// The reason why it was not taken; then it is not reported on.
+    /// Hands a message over. If it is accepted, [`SinkContext::report`] gets its delivery report.
     fn send(
         &self,
         producer: &Self::Handle,
@@ -102,39 +93,35 @@ pub(super) trait Transport: Send + Sync + 'static {
         message: &Message<'_>,
     ) -> Result<(), Refusal>;
 
-    /// Takes back all that is in flight, and waits until that is reported.
+    /// Purges everything in flight, and waits until that is reported.
     fn purge(&self);
 
-    /// Replaces a producer that had a fatal error; true if so. All that it had has been reported
-    /// then.
+    /// Replaces a producer with a fatal error, after all its messages are reported; true if there
+    /// was one.
     fn rebuild_if_fatal(&self) -> bool;
 }
 
-/// A producer that is replaced after a fatal error, as the idempotent producer may have one.
 pub(super) struct Producer {
     config: KafkaConfig,
     node: String,
     context: Arc<SinkContext>,
-    /// Ids of the schemas of summaries, where a registry gives them.
+    /// The ids of the summaries' schemas; `None` without a registry.
     summary_schema_ids: Option<Arc<SchemaIds>>,
     current: RwLock<Arc<PolledProducer>>,
-    /// The password that was last given to librdkafka; empty without SASL.
-    password: Mutex<String>,
-    /// The source of tokens, if those authenticate this client.
     tokens: Option<TokenSource>,
-    certificates: Mutex<Certificates>,
-    /// Those that were in use before and have something yet, and since when.
-    replaced: Mutex<Vec<(Arc<PolledProducer>, Instant)>>,
-    /// Held while a producer is created.
-    creating: Mutex<()>,
+    pub(super) renewal: Mutex<Renewal>,
 }
 
-/// The files that TLS needs.
-struct Certificates {
-    /// As they were when the producer in use was made.
-    used: Digest,
-    /// As they were when no producer could be made with them: that is said once.
-    refused: Option<Digest>,
+/// State for replacing the producer, locked while one is created.
+pub(super) struct Renewal {
+    /// The password that librdkafka has; empty without SASL.
+    password: String,
+    /// The hash of the files for TLS of the producer in use.
+    tls_files: Digest,
+    /// That of files that no producer could be created with, so that this is logged once.
+    unusable_tls_files: Option<Digest>,
+    /// Replaced producers with messages in flight, and when they were replaced.
+    replaced: Vec<(Arc<PolledProducer>, Instant)>,
 }
 
 impl Producer {
@@ -143,7 +130,7 @@ impl Producer {
         node: &str,
         context: &Arc<SinkContext>,
         summary_schema_ids: Option<Arc<SchemaIds>>,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, OpenError> {
         let (current, password) = create(config, context)?;
         let tokens = TokenSource::open(&config.name, config.sasl.as_ref());
         if let Some(tokens) = &tokens {
@@ -155,29 +142,25 @@ impl Producer {
             context: context.clone(),
             summary_schema_ids,
             current: RwLock::new(Arc::new(current)),
-            password: Mutex::new(password),
             tokens,
-            // If they changed just now, that is found out in a moment.
-            certificates: Mutex::new(Certificates {
-                used: certificates(config).unwrap_or([0; 32]),
-                refused: None,
+            renewal: Mutex::new(Renewal {
+                password,
+                // If they changed just now, the next tick notices.
+                tls_files: hash_of_tls_files(config).unwrap_or_default(),
+                unusable_tls_files: None,
+                replaced: Vec::new(),
             }),
-            replaced: Mutex::default(),
-            creating: Mutex::default(),
         })
     }
 
     fn hand_over(
         &self,
         producer: &PolledProducer,
+        topic: &str,
         origin: Origin,
         schema_version: u32,
         message: &Message<'_>,
     ) -> Result<(), Refusal> {
-        let topic = match (origin, &self.config.summary) {
-            (Origin::Summary { .. }, Some(summary)) => &summary.topic,
-            _ => &self.config.topic,
-        };
         let mut record = BaseRecord::with_opaque_to(topic, origin.to_opaque())
             .payload(message.value)
             .timestamp(message.timestamp_ms);
@@ -207,28 +190,29 @@ impl Producer {
             })
     }
 
-    /// Gives librdkafka the password that is in its file now, where that is another one: from the
-    /// next connection on it is used.
+    /// Reads the password again, and gives a new one to librdkafka for its next connections.
     pub(super) fn reread_password(&self) {
         let sasl = self.config.sasl.as_ref().map(|sasl| &sasl.credentials);
         let Some(Credentials::Password { username, password_file }) = sasl else { return };
         let sink = &self.context.sink;
-        let mut known = self.password.lock();
+        let known = &mut self.renewal.lock().password;
         match read_secret_text(password_file) {
             Ok(password) if *known == password => {}
-            Ok(password) => match set_credentials(&self.current(), username, &password) {
-                Ok(()) => {
-                    *known = password;
-                    tracing::info!(event = "password_reloaded", sink, "password reloaded");
+            Ok(password) => {
+                match librdkafka::set_password(self.current().client(), username, &password) {
+                    Ok(()) => {
+                        *known = password;
+                        tracing::info!(event = "password_reloaded", sink, "password reloaded");
+                    }
+                    Err(why) => tracing::error!(
+                        event = "password_unusable",
+                        sink,
+                        why,
+                        "cannot use the new password"
+                    ),
                 }
-                Err(why) => tracing::error!(
-                    event = "password_unusable",
-                    sink,
-                    why,
-                    "cannot use the new password"
-                ),
-            },
-            // While it is being replaced, and the old one still does.
+            }
+            // For instance while it is being replaced.
             Err(error) => tracing::debug!(
                 event = "password_unreadable",
                 sink,
@@ -238,22 +222,21 @@ impl Producer {
         }
     }
 
-    /// Gives librdkafka the latest token, where tokens authenticate this client.
+    /// Gives librdkafka the latest token, if tokens authenticate this client.
     pub(super) fn renew_token(&self) {
         if let Some(tokens) = &self.tokens {
             tokens.renew(&self.current());
         }
     }
 
-    /// Makes a new producer where the files that TLS needs are other ones than before. The old one
-    /// delivers what it has.
+    /// Replaces the producer if the files for TLS have changed.
     pub(super) fn reread_certificates(&self) {
         let sink = &self.context.sink;
-        let mut known = self.certificates.lock();
-        let found = match certificates(&self.config) {
-            Ok(found) if found != known.used => found,
+        let mut renewal = self.renewal.lock();
+        let found = match hash_of_tls_files(&self.config) {
+            Ok(found) if found != renewal.tls_files => found,
             Ok(_) => return,
-            // While they are being replaced.
+            // For instance while they are being replaced.
             Err(error) => {
                 tracing::debug!(
                     event = "tls_files_unreadable",
@@ -264,13 +247,14 @@ impl Producer {
                 return;
             }
         };
-        match self.renew() {
+        match self.renew(&mut renewal) {
             Ok(()) => {
-                *known = Certificates { used: found, refused: None };
+                renewal.tls_files = found;
+                renewal.unusable_tls_files = None;
                 tracing::info!(event = "tls_files_reloaded", sink, "TLS files reloaded");
             }
-            // At the next look again.
-            Err(error) if known.refused == Some(found) => {
+            // The next tick tries again.
+            Err(error) if renewal.unusable_tls_files == Some(found) => {
                 tracing::debug!(
                     event = "tls_files_still_unusable",
                     sink,
@@ -279,58 +263,46 @@ impl Producer {
                 );
             }
             Err(error) => {
-                known.refused = Some(found);
+                renewal.unusable_tls_files = Some(found);
                 tracing::error!(event = "tls_files_unusable", sink, %error, "cannot use the new TLS files; the old ones stay in use");
             }
         }
     }
 
-    /// Makes a new producer, and lets the old one deliver what it has.
-    pub(super) fn renew(&self) -> Result<(), Error> {
-        if let Some(old) = self.replace(&self.current())? {
-            self.replaced.lock().push((old, Instant::now()));
-        }
+    /// Replaces the producer. The old one delivers what it has.
+    pub(super) fn renew(&self, renewal: &mut Renewal) -> Result<(), OpenError> {
+        let old = self.replace(renewal)?;
+        renewal.replaced.push((old, Instant::now()));
         Ok(())
     }
 
-    /// Puts a new producer in the place of `old`, and returns that; `None` where somebody else has
-    /// done so meanwhile.
-    fn replace(&self, old: &Arc<PolledProducer>) -> Result<Option<Arc<PolledProducer>>, Error> {
-        let _creating = self.creating.lock();
-        if !Arc::ptr_eq(&self.current(), old) {
-            return Ok(None);
-        }
+    /// Replaces the producer, and returns the old one.
+    fn replace(&self, renewal: &mut Renewal) -> Result<Arc<PolledProducer>, OpenError> {
         let (created, password) = create(&self.config, &self.context)?;
-        *self.password.lock() = password;
-        let mut current = self.current.write();
-        let old = std::mem::replace(&mut *current, Arc::new(created));
-        drop(current);
+        renewal.password = password;
+        let old = std::mem::replace(&mut *self.current.write(), Arc::new(created));
         self.renew_token();
-        Ok(Some(old))
+        Ok(old)
     }
 
-    /// Lets go of producers that were replaced and have nothing any more, and takes back what others
-    /// have not delivered in time.
+    /// Drops replaced producers without messages, and purges those that have not delivered in time.
     pub(super) fn look_after_replaced(&self, now: Instant) {
-        let mut replaced = self.replaced.lock();
+        let replaced = &mut self.renewal.lock().replaced;
         replaced.retain(|(old, _)| old.in_flight_count() > 0);
         if self.context.requeues {
-            for (old, since) in &*replaced {
-                if now.saturating_duration_since(*since) > OLD_FLUSH {
-                    // They are reported as failed.
-                    old.purge(PurgeConfig::default().queue().inflight());
-                }
-            }
+            let late = replaced
+                .iter()
+                .filter(|(_, since)| now.saturating_duration_since(*since) > OLD_FLUSH);
+            late.for_each(|(old, _)| old.purge(PurgeConfig::default().queue().inflight()));
         }
     }
 
-    /// Waits until all that is in flight has been reported, also by producers that were replaced;
-    /// false if that takes longer than `deadline`.
+    /// Waits until everything in flight is reported, also by replaced producers; false if that takes
+    /// longer than `deadline`.
     pub(super) fn flush(&self, deadline: Duration) -> bool {
         let until = Instant::now() + deadline;
-        let replaced: Vec<_> = self.replaced.lock().iter().map(|(old, _)| old.clone()).collect();
+        let replaced = self.renewal.lock().replaced.clone().into_iter().map(|(old, _)| old);
         replaced
-            .into_iter()
             .chain([self.current()])
             .all(|producer| producer.flush(until.saturating_duration_since(Instant::now())).is_ok())
     }
@@ -350,25 +322,25 @@ impl Transport for Producer {
         schema_version: u32,
         message: &Message<'_>,
     ) -> Result<(), Refusal> {
-        let schema_ids = match origin {
-            Origin::Summary { .. } => &self.summary_schema_ids,
-            Origin::Memory { .. } | Origin::Spool { .. } => &self.context.schema_ids,
+        let (topic, schema_ids) = match (origin, &self.config.summary) {
+            (Origin::Summary { .. }, Some(summary)) => (&summary.topic, &self.summary_schema_ids),
+            _ => (&self.config.topic, &self.context.schema_ids),
         };
         let Some(schema_ids) = schema_ids else {
-            return self.hand_over(producer, origin, schema_version, message);
+            return self.hand_over(producer, topic, origin, schema_version, message);
         };
         FRAMED.with_borrow_mut(|framed| match schema_ids.frame(message.value, framed) {
-            FrameOutcome::Yes => {
+            FrameOutcome::Framed => {
                 let message = Message { value: framed, ..*message };
-                self.hand_over(producer, origin, schema_version, &message)
+                self.hand_over(producer, topic, origin, schema_version, &message)
             }
-            FrameOutcome::NotYet => Err(Refusal::NoId),
-            FrameOutcome::Never => Err(Refusal::Never),
+            FrameOutcome::Pending => Err(Refusal::NoId),
+            FrameOutcome::Unknown => Err(Refusal::Never),
         })
     }
 
     fn purge(&self) {
-        for (old, _) in self.replaced.lock().drain(..) {
+        for (old, _) in self.renewal.lock().replaced.drain(..) {
             purge(&old, &self.context.sink);
         }
         purge(&self.current(), &self.context.sink);
@@ -379,13 +351,18 @@ impl Transport for Producer {
         let Some((code, why)) = broken.client().fatal_error() else { return false };
         let sink = &self.context.sink;
         tracing::error!(event = "producer_failed", sink, %code, why, "fatal producer error, recreating producer");
-        match self.replace(&broken) {
-            Ok(_) => {
+        let mut renewal = self.renewal.lock();
+        // Unless another thread has replaced it meanwhile, for new TLS files.
+        let is_current = Arc::ptr_eq(&self.current(), &broken);
+        let replaced = if is_current { self.replace(&mut renewal).map(drop) } else { Ok(()) };
+        drop(renewal);
+        match replaced {
+            Ok(()) => {
                 purge(&broken, sink);
                 tracing::info!(event = "producer_recreated", sink, "producer recreated");
                 true
             }
-            // At the next look again.
+            // The next call tries again.
             Err(error) => {
                 tracing::error!(event = "producer_not_recreated", sink, %error, "cannot recreate the producer");
                 false
@@ -394,8 +371,7 @@ impl Transport for Producer {
     }
 }
 
-/// Takes back all that a producer has, and waits until that is reported: purged messages are reported
-/// like any other.
+/// Purges everything that a producer has, and waits until it is reported.
 fn purge(producer: &PolledProducer, sink: &str) {
     producer.purge(PurgeConfig::default().queue().inflight());
     if let Err(error) = producer.flush(PURGE_TIMEOUT) {
@@ -403,41 +379,23 @@ fn purge(producer: &PolledProducer, sink: &str) {
     }
 }
 
-/// A producer, and the password that it has.
+/// Creates a producer; returns it with its password.
 fn create(
     config: &KafkaConfig,
     context: &Arc<SinkContext>,
-) -> Result<(PolledProducer, String), Error> {
+) -> Result<(PolledProducer, String), OpenError> {
     let mut client = client_config(config)?;
     let password = client.get("sasl.password").unwrap_or_default().to_owned();
     if context.watches && client.get("statistics.interval.ms").is_none() {
         client.set("statistics.interval.ms", STATISTICS_INTERVAL.as_millis().to_string());
     }
     let generation = context.generation.load(Ordering::Relaxed) + 1;
-    let callbacks = Callbacks::new(context, generation);
-    let producer = PolledProducer::new(&config.name, &client, callbacks)?;
-    // Now it is the one in use. One is made at a time.
+    let callbacks = Callbacks { context: context.clone(), generation };
+    let producer = PolledProducer::new(&client, callbacks).map_err(|error| match error {
+        librdkafka::Error::Configuration(cause) => OpenError::Kafka(cause),
+        librdkafka::Error::Thread(cause) => OpenError::Thread(cause),
+    })?;
+    // From now on, it is the one in use.
     context.generation.store(generation, Ordering::Relaxed);
     Ok((producer, password))
-}
-
-fn set_credentials(
-    producer: &PolledProducer,
-    username: &str,
-    password: &str,
-) -> Result<(), String> {
-    let text = |text| CString::new(text).map_err(|_| "a zero byte in it".to_owned());
-    let (username, password) = (text(username)?, text(password)?);
-    // SAFETY: the client lives as long as `producer`, and librdkafka copies both strings. The error
-    // is null or an object of ours, whose text lives until it is destroyed.
-    unsafe {
-        let client = producer.client().native_ptr();
-        let error = rd_kafka_sasl_set_credentials(client, username.as_ptr(), password.as_ptr());
-        if error.is_null() {
-            return Ok(());
-        }
-        let why = CStr::from_ptr(rd_kafka_error_string(error)).to_string_lossy().into_owned();
-        rd_kafka_error_destroy(error);
-        Err(why)
-    }
 }

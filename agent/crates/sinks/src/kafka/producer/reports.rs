@@ -1,4 +1,4 @@
-//! librdkafka's callbacks: delivery reports, its log, its statistics.
+//! librdkafka's callbacks: delivery reports, log, statistics.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -7,7 +7,6 @@ use std::{
 
 use rdkafka::{
     ClientContext, Message as KafkaMessage,
-    bindings::rd_kafka_message_latency,
     config::RDKafkaLogLevel,
     error::{KafkaError, RDKafkaErrorCode},
     message::BorrowedMessage,
@@ -26,26 +25,18 @@ use super::{
     statistics::Statistics,
 };
 
-/// The callbacks of one producer.
 pub(in crate::kafka) struct Callbacks {
-    context: Arc<SinkContext>,
-    generation: u64,
+    pub(super) context: Arc<SinkContext>,
+    /// The number of the producer.
+    pub(super) generation: u64,
 }
 
 impl Callbacks {
-    /// For the producer with this number.
-    pub(super) fn new(context: &Arc<SinkContext>, generation: u64) -> Self {
-        Self { context: context.clone(), generation }
-    }
-
-    /// Notes how long a record took that has arrived.
+    /// Observes the latency and the age of a delivered record.
     fn time(&self, message: &BorrowedMessage<'_>, answered_at_ms: u32) {
-        // SAFETY: the message is librdkafka's for as long as it is borrowed.
-        let took_us = unsafe { rd_kafka_message_latency(message.ptr()) };
         let timings = &self.context.timings;
-        // Negative where it is not known.
-        if let Ok(took_us) = u64::try_from(took_us) {
-            timings.acknowledgement.observe(Duration::from_micros(took_us));
+        if let Some(latency) = tap53_librdkafka::latency(message) {
+            timings.acknowledgement.observe(latency);
         }
         if answered_at_ms > 0 {
             let now_ms = monotonic_ns() / 1_000_000;
@@ -62,22 +53,16 @@ impl ClientContext for Callbacks {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
                 tracing::error!(event = "librdkafka_log", sink, facility, "{message}");
             }
-            // error() logs it as well, and less often.
-            RDKafkaLogLevel::Error => {
-                tracing::debug!(event = "librdkafka_log", sink, facility, "{message}");
-            }
-            // A request that timed out, again with each one: its records are reported as failed. And
-            // an identity not yet given by a broker that starts: librdkafka requests it again.
-            RDKafkaLogLevel::Warning if matches!(facility, "REQTMOUT" | "GETPID") => {
-                tracing::debug!(event = "librdkafka_log", sink, facility, "{message}");
-            }
-            RDKafkaLogLevel::Warning => {
+            // REQTMOUT: a request timed out, and its records are reported as failed. GETPID: a broker
+            // that starts has no producer id yet, and librdkafka requests it again.
+            RDKafkaLogLevel::Warning if !matches!(facility, "REQTMOUT" | "GETPID") => {
                 tracing::warn!(event = "librdkafka_log", sink, facility, "{message}");
             }
             RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
                 tracing::info!(event = "librdkafka_log", sink, facility, "{message}");
             }
-            RDKafkaLogLevel::Debug => {
+            // `error` logs errors too, and less often.
+            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning | RDKafkaLogLevel::Debug => {
                 tracing::debug!(event = "librdkafka_log", sink, facility, "{message}");
             }
         }
@@ -108,12 +93,12 @@ impl ProducerContext for Callbacks {
         };
         let code = error.and_then(KafkaError::rdkafka_error_code);
         let outcome = error.map_or(Outcome::Delivered, |_| outcome(code));
-        match origin {
-            Origin::Spool { .. } if error.is_none() => self.time(message, 0),
-            Origin::Memory { answered_at_ms, .. } if error.is_none() => {
-                self.time(message, answered_at_ms);
+        if error.is_none() {
+            match origin {
+                Origin::Spool { .. } => self.time(message, 0),
+                Origin::Memory { answered_at_ms, .. } => self.time(message, answered_at_ms),
+                Origin::Summary { .. } => {}
             }
-            Origin::Spool { .. } | Origin::Memory { .. } | Origin::Summary { .. } => {}
         }
         context.report(&Report {
             origin,
@@ -129,14 +114,8 @@ impl ProducerContext for Callbacks {
         if let Some(error) = error
             && !matches!(origin, Origin::Summary { .. })
         {
-            let topic = message.topic();
-            tracing::debug!(
-                event = "record_not_delivered",
-                sink = context.sink,
-                %error,
-                topic,
-                "record not delivered"
-            );
+            let sink = &context.sink;
+            tracing::debug!(event = "record_not_delivered", sink, %error, "record not delivered");
             let is_expected = matches!(outcome, Outcome::Innocent | Outcome::TooLarge);
             if !is_purged(code) && !is_expected {
                 context.log_error(error, "a record was not acknowledged in time, or was refused");
@@ -158,17 +137,17 @@ fn outcome(code: Option<RDKafkaErrorCode>) -> Outcome {
 const fn loss(code: Option<RDKafkaErrorCode>) -> SinkLoss {
     match code {
         Some(RDKafkaErrorCode::MessageTimedOut) => SinkLoss::Expired,
-        Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight) => SinkLoss::Unflushed,
+        code if is_purged(code) => SinkLoss::Unflushed,
         _ => SinkLoss::Rejected,
     }
 }
 
-/// True where this client itself took the message back.
+/// True if this client itself purged the message.
 pub(in crate::kafka) const fn is_purged(code: Option<RDKafkaErrorCode>) -> bool {
     matches!(code, Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight))
 }
 
-/// True for errors that the message itself is to blame for.
+/// True for errors of the message itself.
 pub(super) const fn is_permanent(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,

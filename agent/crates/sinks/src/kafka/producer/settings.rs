@@ -1,4 +1,4 @@
-//! librdkafka's settings, made from ours.
+//! librdkafka's settings from the configuration.
 
 use std::{io, path::Path};
 
@@ -7,24 +7,20 @@ use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
 use tap53_base::files::{read_secret, read_secret_text};
 
 use crate::{
-    Error,
+    OpenError,
     config::{Credentials, KafkaConfig},
 };
 
-/// The longest answer that is taken. librdkafka makes room for as many bytes as an answer says that it
-/// has, 100 MB by default, so a broker that is not what it should be could have us take memory. The
-/// longest answer to a producer is the metadata of the topic: some 60 bytes for a partition with three
-/// replicas, and as much for a broker, so that this is enough for 100,000 partitions.
+/// The longest answer. librdkafka allocates as many bytes as an answer announces, up to 100 MB by
+/// default. The longest that a producer needs is the topic's metadata, with some 60 bytes for each
+/// partition and broker, so this is enough for 100,000 partitions.
 const LONGEST_ANSWER_BYTES: u32 = 8 << 20;
 
 /// The least limit that librdkafka accepts for a consumer, which takes whole messages.
 const LONGEST_MESSAGE_BYTES: u32 = 1_000_000;
 
-/// A producer's settings, secrets included.
-///
-/// # Errors
-/// When a file with a secret cannot be read.
-pub(super) fn client_config(config: &KafkaConfig) -> Result<ClientConfig, Error> {
+/// Returns a producer's settings, with secrets.
+pub(super) fn client_config(config: &KafkaConfig) -> Result<ClientConfig, OpenError> {
     let mut client = connection(config)?;
     client
         .set("acks", "all")
@@ -34,12 +30,12 @@ pub(super) fn client_config(config: &KafkaConfig) -> Result<ClientConfig, Error>
         .set("batch.size", config.batch_bytes.to_string())
         .set("batch.num.messages", config.batch_records.to_string())
         .set("message.timeout.ms", config.message_timeout.as_millis().to_string())
-        // A broker that is back is found again soon; by default ten seconds may pass.
+        // By default, ten seconds may pass until a broker that is back is found.
         .set("reconnect.backoff.max.ms", "2000")
-        // Memory is the bound, not a number of messages (0: no such limit).
+        // The limit is memory, not a number of messages (0: none).
         .set("queue.buffering.max.kbytes", (config.queue_bytes / 1024).max(1).to_string())
         .set("queue.buffering.max.messages", "0")
-        // Option `debug` has librdkafka log more, at our own level of that name.
+        // Option `debug`: librdkafka logs more, at the level of that name.
         .set_log_level(match config.options.contains_key("debug") {
             true => RDKafkaLogLevel::Debug,
             false => RDKafkaLogLevel::Info,
@@ -50,32 +46,28 @@ pub(super) fn client_config(config: &KafkaConfig) -> Result<ClientConfig, Error>
     Ok(client)
 }
 
-/// The part of the settings that every kind of client needs: brokers, TLS and SASL.
-///
-/// # Errors
-/// When a file with a secret cannot be read.
-pub(in crate::kafka) fn connection(config: &KafkaConfig) -> Result<ClientConfig, Error> {
+/// Returns the settings of every kind of client: brokers, TLS and SASL.
+pub(in crate::kafka) fn connection(config: &KafkaConfig) -> Result<ClientConfig, OpenError> {
     let mut client = ClientConfig::new();
     client.set("client.id", "tap53").set("bootstrap.servers", config.brokers.join(","));
-    // A producer would else have brokers create the topic, with their defaults, where they do.
+    // Otherwise a producer's metadata request could create the topic with the broker's defaults.
     client.set("allow.auto.create.topics", "false");
     client.set("receive.message.max.bytes", LONGEST_ANSWER_BYTES.to_string());
     set_security(&mut client, config)?;
     Ok(client)
 }
 
-/// As [`connection`] made it, for a client of the kind that reads: it queries metadata and reads
-/// nothing, but its limits have to fit each other.
+/// Returns the settings of a consumer, whose limits must fit each other even if it only queries
+/// metadata.
 pub(in crate::kafka) fn for_reader(connection: &ClientConfig) -> ClientConfig {
     let mut client = connection.clone();
     client.set("fetch.max.bytes", LONGEST_MESSAGE_BYTES.to_string());
     client
 }
 
-fn set_security(client: &mut ClientConfig, config: &KafkaConfig) -> Result<(), Error> {
+fn set_security(client: &mut ClientConfig, config: &KafkaConfig) -> Result<(), OpenError> {
     let read = |path: &Path| {
-        read_secret_text(path).map_err(|cause| Error::File {
-            sink: config.name.clone(),
+        read_secret_text(path).map_err(|cause| OpenError::File {
             action: "read",
             path: path.display().to_string(),
             cause,
@@ -115,16 +107,15 @@ fn set_security(client: &mut ClientConfig, config: &KafkaConfig) -> Result<(), E
     Ok(())
 }
 
-/// Our files name compressions and mechanisms as librdkafka does, apart from the case.
+/// The configuration has librdkafka's names of compressions and mechanisms, in lower case.
 fn librdkafka_name(choice: impl ValueEnum) -> String {
     choice.to_possible_value().map_or_else(String::new, |name| name.get_name().to_owned())
 }
 
-/// A hash of files.
 pub(super) type Digest = [u8; 32];
 
-/// Hashes all files that TLS needs; none where there is no TLS.
-pub(super) fn certificates(config: &KafkaConfig) -> io::Result<Digest> {
+/// Returns a hash of all files for TLS.
+pub(super) fn hash_of_tls_files(config: &KafkaConfig) -> io::Result<Digest> {
     let mut hasher = blake3::Hasher::new();
     if let Some(tls) = &config.tls {
         let files = [&tls.ca_file, &tls.certificate_file, &tls.key_file, &tls.key_password_file];

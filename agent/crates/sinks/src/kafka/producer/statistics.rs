@@ -1,21 +1,20 @@
-//! librdkafka's statistics, as far as an operator can use them.
+//! The part of librdkafka's statistics that is of use to operators.
 //! <https://github.com/confluentinc/librdkafka/blob/master/STATISTICS.md>
 
 use rdkafka::statistics::{self, Window};
 
-/// Brokers that are reported, those with the lowest numbers: each is a series of
-/// metrics for each of its figures. Larger clusters are rare, and the one record topic has its
-/// leaders on a part of them.
+/// The most brokers that are reported, those with the lowest numbers, since each is a series of each
+/// metric. Larger clusters are rare, and the topic has its leaders on a part of them.
 const BROKERS: usize = 64;
 
-/// A producer at a moment.
+/// The state of a producer.
 #[derive(Clone, Debug, Default)]
 pub struct Statistics {
     /// Messages in its queues and in flight.
     pub queued_messages: u64,
     /// Bytes of those messages.
     pub queued_bytes: u64,
-    /// Callbacks that wait for their turn.
+    /// Callbacks that are still to run.
     pub callbacks_waiting: u64,
     /// Bytes of a batch that was sent.
     pub batch_bytes: Spread,
@@ -72,7 +71,6 @@ pub struct Broker {
 }
 
 impl Statistics {
-    /// The part of it that matters to a producer of `topic`.
     pub(super) fn of(raw: &rdkafka::Statistics, topic: &str) -> Self {
         let topic = raw.topics.get(topic);
         let mut brokers: Vec<_> = raw

@@ -1,5 +1,4 @@
-//! With a registry: a stub, which fails when it is told to. The real one is in the integration
-//! tests.
+//! With a stub of a registry, which fails on demand. The integration tests have a real one.
 
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
@@ -106,7 +105,7 @@ fn without_a_spool_records_wait_in_memory_for_the_id_and_leave_with_it() {
         kafka.tick(Instant::now());
         counts.delivered.records == 30
     });
-    // Nothing looks at what waits any more.
+    // The sender has ended, as nothing waits any more.
     assert!(is_direct(&kafka));
     kafka.write(&batch(10));
     wait_until("more", &kafka, |counts| counts.delivered.records == 40);
@@ -190,7 +189,8 @@ fn with_a_spool_records_wait_there_and_nothing_counts_as_failing() {
 fn what_comes_back_from_the_producer_waits_on_disk_as_a_single_object() {
     let (cluster, stub) = (cluster(), Stub::registry(7));
     let directory = tempfile::tempdir().unwrap();
-    let config = with_spool(&cluster, &stub, directory.path(), SpoolMode::Fast);
+    let mut config = with_spool(&cluster, &stub, directory.path(), SpoolMode::Fast);
+    config.message_timeout = Duration::from_secs(2);
     let kafka = open(&config, true).unwrap();
     let knows = |counts: &SinkCounts| counts.registry.is_some_and(|r| r.ids_known == 1);
     wait_until("the id", &kafka, knows);
@@ -215,7 +215,7 @@ fn what_comes_back_from_the_producer_waits_on_disk_as_a_single_object() {
     assert_eq!(consumed.into_iter().map(|(_, datum)| datum).collect::<Vec<_>>(), expected);
 }
 
-/// Fills a spool as agents of version 2 left it.
+/// Fills a spool as agents with version 2 of the schema did.
 fn spool_earlier(directory: &Path) -> usize {
     let text = include_str!("../../../../../schema/history/dns_transaction_v2.hex");
     let messages: Vec<_> =

@@ -1,4 +1,4 @@
-//! Brokers that are not what they should be.
+//! Hostile brokers.
 
 use std::{
     io::{Read as _, Write as _},
@@ -7,8 +7,8 @@ use std::{
 
 use super::*;
 
-/// Takes a connection and the first request, and answers that with so many bytes; whether all of them
-/// were taken.
+/// Accepts a connection, and answers its first request with this many bytes; true if the client read
+/// all of them.
 fn answer_with(bytes: usize, options: &[(&str, &str)]) -> bool {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let brokers = listener.local_addr().unwrap().to_string();

@@ -1,16 +1,15 @@
-//! Five requests in flight, of which the first is refused for good.
+//! Five requests in flight, of which the first is refused permanently.
 
 use super::*;
 
 const RECORDS: u64 = 25;
 
-/// Five requests of five records each, of which brokers answer so; what became of the records once
-/// all have been answered.
+/// Sends five requests of five records each, which brokers answer with these errors; returns the counts
+/// once all have been answered.
 fn first_refused(mode: Option<SpoolMode>, answers: &[Code]) -> SinkCounts {
     let (cluster, directory) = (cluster(), tempfile::tempdir().unwrap());
     let spool = mode.and_then(|mode| spool(directory.path(), mode));
-    // The producer waits until a request is full: without, the first one leaves with a single record
-    // now and then.
+    // The producer waits until a request is full: otherwise the first one may have a single record.
     let linger = Duration::from_millis(200);
     let mut config = KafkaConfig {
         message_timeout: DEADLINE,
@@ -32,14 +31,14 @@ fn first_refused(mode: Option<SpoolMode>, answers: &[Code]) -> SinkCounts {
     cluster.broker_round_trip_time(1, Duration::ZERO).unwrap();
     let answered = |counts: &SinkCounts| {
         if mode.is_none() {
-            // Where there is a spool, its sender does.
+            // With a spool, the sender does this.
             kafka.tick(Instant::now());
         }
         let lost: u64 = counts.lost.iter().map(|lost| lost.records).sum();
         counts.delivered.records + lost == 1 + RECORDS
     };
     wait_until("all to be answered", &kafka, answered);
-    // It goes on.
+    // The producer continues.
     kafka.write(&batch(10));
     let before = kafka.counts().read().delivered.records;
     wait_until("the next", &kafka, |counts| {
@@ -56,7 +55,7 @@ fn rejected(counts: &SinkCounts) -> u64 {
     counts.lost[SinkLoss::Rejected as usize].records
 }
 
-/// A request has five records at most.
+/// A request has at most five records.
 fn require_one_request_lost(mode: Option<SpoolMode>, counts: &SinkCounts) {
     let (rejected, delivered) = (rejected(counts), counts.delivered.records);
     assert!((1..=5).contains(&rejected), "{mode:?}: {counts:?}");
@@ -72,7 +71,7 @@ fn a_permanent_error_for_the_first_of_five_requests_costs_that_request_alone() {
     }
 }
 
-/// As a broker does that checks sequence numbers: what comes after a gap is refused too.
+/// A broker that checks sequence numbers also refuses the requests after a gap.
 #[test]
 fn what_is_out_of_order_after_the_refused_request_is_sent_again() {
     let refused = Code::RD_KAFKA_RESP_ERR_INVALID_RECORD;
@@ -81,7 +80,7 @@ fn what_is_out_of_order_after_the_refused_request_is_sent_again() {
         let counts = first_refused(Some(mode), &[refused, gap, gap, gap, gap]);
         require_one_request_lost(Some(mode), &counts);
     }
-    // Without a spool, what the client gives up is lost, and counted.
+    // Without a spool, records that the client gives up are lost and counted.
     let counts = first_refused(None, &[refused, gap, gap, gap, gap]);
     assert_eq!(rejected(&counts) + counts.delivered.records, 36, "{counts:?}");
     assert!(rejected(&counts) >= 5, "{counts:?}");

@@ -1,9 +1,9 @@
-//! The machine against a small reference, in any order of events: what brokers answer, a full or
-//! fatal producer, the spool's lock, schema ids, a disk that fails, kills and shutdowns. Everything
-//! but the cluster is the real thing; the sender is stepped by hand.
+//! The machine against a small reference model, in random orders of events: answers of brokers, a full
+//! or fatal producer, the spool's lock, schema ids, failures of the disk, kills and shutdowns. Everything
+//! but the cluster is real; the test steps the sender.
 //!
-//! The reference knows where every record is: written, in the cluster's hands, arrived. After each
-//! step the ledger's identity holds, and what the ledger has in flight is what is in memory.
+//! The reference knows where every record is: written, sent, or arrived. After each step the ledger
+//! must add up, and its records in flight must be those in memory.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -13,6 +13,7 @@ use std::{
 };
 
 use proptest::{prelude::*, test_runner::Config as Runner};
+use tap53_base::amount::Amount;
 use tap53_records::encode::{Record, fingerprint};
 use tap53_spool::Spool;
 
@@ -28,7 +29,7 @@ use crate::{
     registry::SchemaIds,
 };
 
-/// Messages that the cluster has taken, oldest first, until it answers.
+/// A message that the cluster has accepted and not answered.
 struct Sent {
     origin: Origin,
     number: u64,
@@ -45,13 +46,13 @@ struct Hands {
     arrived: Vec<u64>,
     /// Numbers of all records, by their bytes.
     numbers: HashMap<Vec<u8>, u64>,
-    /// Something failed, so that records may come late.
+    /// True if something failed, so that records may be out of order.
     has_failed: bool,
-    /// Something arrived that was not acknowledged, so that it may come twice.
+    /// True if something arrived without an acknowledgement, so that it may arrive twice.
     is_unsure: bool,
 }
 
-/// Stands in for the producer and the cluster: takes messages, and answers when it is told to.
+/// Replaces the producer and the cluster: it accepts messages, and answers on demand.
 struct Cluster {
     context: Arc<SinkContext>,
     hands: Mutex<Hands>,
@@ -72,7 +73,7 @@ impl Cluster {
             }
             hands.has_failed |= outcome != Outcome::Delivered;
             hands.is_unsure |= has_arrived && outcome != Outcome::Delivered;
-            // As librdkafka does, not while something is locked.
+            // Not with the lock, like librdkafka.
             drop(hands);
             let Sent { origin, timestamp_ms, value, .. } = sent;
             let loss = match outcome {
@@ -136,14 +137,14 @@ impl Transport for Cluster {
 #[derive(Clone, Debug)]
 enum Act {
     Write(u64),
-    /// The oldest messages are answered so.
+    /// The oldest messages get this answer.
     Answer(usize, Outcome),
-    /// They arrive, and their acknowledgement does not.
+    /// They arrive, and their acknowledgements are lost.
     LoseAcknowledgement(usize),
-    /// The sender turns, after so many milliseconds.
+    /// The sender makes a step after this many milliseconds.
     Step(u64),
     Capacity(usize),
-    /// The producer takes nothing, for now.
+    /// The producer accepts nothing for a while.
     Refuse(bool),
     Fatal,
     /// The other agent ends.
@@ -180,7 +181,7 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// One that makes nothing fail; all together they take less time than a stall.
+/// An act that makes nothing fail; all together take less time than a stall.
 fn quiet_act() -> impl Strategy<Value = Act> {
     prop_oneof![
         10 => (1..20u64).prop_map(Act::Write),
@@ -214,7 +215,7 @@ fn setup() -> impl Strategy<Value = Setup> {
     })
 }
 
-/// A process, as far as the sink has a part in it.
+/// The part of a process that belongs to the sink.
 struct Process {
     delivery: Arc<Delivery<Cluster>>,
     sender: Sender<Cluster>,
@@ -246,7 +247,7 @@ impl Machine {
         let config = Self::config(setup, directory.path());
         let other = setup.is_locked.then(|| {
             let spool = config.spool.as_ref().unwrap();
-            Spool::open(&storage::spool_config(spool)).unwrap()
+            Spool::open(&spool.of_records()).unwrap()
         });
         let now = Instant::now();
         let process = Self::start(setup, &config, now, Hands { capacity: 50, ..Hands::default() });
@@ -281,7 +282,7 @@ impl Machine {
         });
         let context = Arc::new(SinkContext::new(config, Published::default(), ids, false));
         let cluster = Arc::new(Cluster { context: context.clone(), hands: Mutex::new(hands) });
-        // Whoever may wait, waits for nothing: the cluster answers when the test has it answer.
+        // An exhausted budget: waits would be in vain, since the cluster answers only on demand.
         let budget = WaitBudget::default();
         budget.end(now, now + Duration::from_secs(3_600));
         let delivery = Arc::new(Delivery::new(config, &context, &cluster, &[], Some(budget)));
@@ -331,7 +332,7 @@ impl Machine {
                 self.context().accounts.write_off();
                 self.check();
                 assert_eq!(self.in_flight(), 0);
-                // The checkpoint knows the oldest that has not arrived: what is after it comes again.
+                // The checkpoint has the oldest unacknowledged record: those after it are sent again.
                 let mut hands = self.cluster().hands();
                 hands.is_unsure |= hands.has_failed;
                 drop(hands);
@@ -394,7 +395,7 @@ impl Machine {
         }
     }
 
-    /// With a spool, nothing is lost for a reason that may pass.
+    /// With a spool, no temporary failure loses records.
     fn check_reasons(&self) {
         let counts = self.context().counts().read();
         if self.setup.mode.is_some() {
@@ -407,7 +408,7 @@ impl Machine {
         }
     }
 
-    /// The process ends as it is, and another one starts.
+    /// The process ends without a shutdown, and another one starts.
     fn restart(&mut self) {
         self.check_reasons();
         let config = Self::config(self.setup, self.directory.path());
@@ -415,7 +416,7 @@ impl Machine {
         let hands = std::mem::take(&mut *self.cluster().hands());
         let has_failed = hands.has_failed || !hands.sent.is_empty();
         let hands = Hands { sent: VecDeque::new(), has_failed, ..hands };
-        // It locks the spool for as long as it is there.
+        // The old process locks the spool until it is dropped.
         let other = Self::config(Setup { mode: None, ..self.setup }, self.directory.path());
         self.process = Self::start(self.setup, &other, self.now, Hands::default());
         self.process = Self::start(self.setup, &config, self.now, hands);
@@ -425,7 +426,7 @@ impl Machine {
         self.context().counts().read().in_flight.records
     }
 
-    /// Records that are in memory alone, as the reference has it.
+    /// Returns the records that are in memory alone, by the reference.
     fn in_memory(&self) -> u64 {
         let hands = self.cluster().hands();
         let is_memory = |sent: &&Sent| matches!(sent.origin, Origin::Memory { .. });
@@ -450,14 +451,14 @@ impl Machine {
             assert_eq!(counts.spooled, spool.held());
         }
         assert!(self.setup.mode.is_some() || counts.spooled == Amount::default(), "{route:?}");
-        // What is in memory is settled in no window.
+        // A window with records in memory is not settled.
         self.window += 1;
         let settled = self.context().accounts.windows.begin_window(self.window, u64::MAX);
         let is_settled = settled == Some(self.window - 1);
         assert_eq!(is_settled, counts.in_flight.records == 0, "{settled:?}, {counts:?}");
     }
 
-    /// All that was in the way is over: everything is delivered, or has been counted.
+    /// Ends all failures, after which every record must be delivered or counted.
     fn finish(&mut self) {
         self.other = None;
         self.recover_disk();
@@ -535,13 +536,13 @@ proptest! {
         assert_eq!(machine.killed, 0);
     }
 
-    /// Whatever waits where: new records never overtake those that wait.
+    /// New records never overtake those that wait, wherever that is.
     #[test]
     fn where_nothing_fails_records_keep_their_order(
         setup in setup(),
         acts in prop::collection::vec(quiet_act(), 1..80),
     ) {
-        // All that waits has room.
+        // There is room for everything that waits.
         let mut machine = Machine::new(Setup { queue_bytes: 16 << 20, ..setup });
         for act in &acts {
             machine.apply(act);

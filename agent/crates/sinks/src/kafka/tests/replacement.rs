@@ -1,4 +1,4 @@
-//! A producer in the place of another one.
+//! The replacement of a producer.
 
 use rdkafka::bindings::rd_kafka_test_fatal_error;
 
@@ -25,7 +25,7 @@ fn a_producer_that_is_broken_for_good_is_replaced() {
         }
         drop(producer);
         if !has_spool {
-            // What comes before the next look is lost, and counted.
+            // Records before the next tick are lost and counted.
             kafka.tick(Instant::now());
         }
         kafka.write(&batch(10));
@@ -41,7 +41,7 @@ fn with_replaced_producer(cluster: &Cluster, spool: Option<SpoolConfig>) -> Kafk
     cluster.broker_down(1).unwrap();
     let kafka = open(&config, true).unwrap();
     kafka.write(&batch(10));
-    kafka.producer.renew().unwrap();
+    kafka.producer.renew(&mut kafka.producer.renewal.lock()).unwrap();
     kafka.write(&batch(5));
     kafka
 }
@@ -73,7 +73,7 @@ fn what_a_replaced_producer_still_has_at_the_end_is_kept_or_counted() {
         let (kept, lost) = if mode.is_some() { (15, 0) } else { (0, 15) };
         assert_eq!(counts.spooled.records, kept, "{mode:?}: {counts:?}");
         assert_eq!(counts.lost[SinkLoss::Unflushed as usize].records, lost, "{counts:?}");
-        // Nothing is reported any more that was counted as lost.
+        // Reports of records that were counted as lost are ignored.
         cluster.broker_up(1).unwrap();
         drop(kafka);
     }

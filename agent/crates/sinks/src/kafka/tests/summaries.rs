@@ -1,4 +1,4 @@
-//! Summaries of the ledger, and the windows that they call settled.
+//! Summaries of the ledger, and the windows that they report as settled.
 
 use nix::time::{ClockId, clock_gettime};
 use tap53_ledger::{Kind, Ledger, Moment, Sources, SummaryCounts, Windows};
@@ -23,7 +23,7 @@ fn with_summaries(config: KafkaConfig) -> KafkaConfig {
     KafkaConfig { summary: Some(summary), ..config }
 }
 
-/// Takes a summary of window after window, as the pipeline does.
+/// Writes a summary for each window, like the pipeline.
 struct Summarising(Windows);
 
 impl Summarising {
@@ -31,7 +31,7 @@ impl Summarising {
         Self(Windows::begin("dns", Moment { utc_us: 0, monotonic_ns: 0 }))
     }
 
-    /// The window that the sink says is settled.
+    /// The window that the sink reports as settled.
     fn take(&mut self, kafka: &Kafka) -> Option<i64> {
         let ledger = Ledger::new(&Sources {
             node: NODE.to_owned(),
@@ -57,7 +57,7 @@ fn wait_for_summaries(kafka: &Kafka, condition: impl Fn(&SummaryCounts) -> bool)
         kafka.tick(Instant::now());
         let summaries = counts.summaries;
         let accounted = summaries.delivered + summaries.lost + summaries.waiting;
-        // What was taken or reported a moment ago is counted by the next look.
+        // The next call counts what was sent or reported meanwhile.
         accounted == summaries.written + summaries.carried && condition(&summaries)
     });
 }
@@ -74,7 +74,7 @@ fn summaries_wait_for_a_broker_and_for_the_next_run_where_there_is_a_spool() {
         summarising.take(&kafka);
         wait_for_summaries(&kafka, |summaries| summaries.delivered == 1);
         if has_spool {
-            // One that is killed now does not send it again.
+            // A kill now would not send it again.
             let left = spool::contents(&directory.path().join("summaries")).unwrap();
             assert_eq!(left.waiting().records, 0);
         }
@@ -85,7 +85,7 @@ fn summaries_wait_for_a_broker_and_for_the_next_run_where_there_is_a_spool() {
         // Longer than the message timeout.
         wait_until("a failure", &kafka, |_| {
             kafka.tick(Instant::now());
-            kafka.summaries.as_ref().unwrap().has_failed()
+            kafka.summaries.as_ref().unwrap().is_failing.load(Ordering::Relaxed)
         });
         assert_eq!(kafka.counts().read().summaries.delivered, 1);
         cluster.broker_up(1).unwrap();
@@ -114,7 +114,7 @@ fn a_window_is_settled_once_its_records_are_delivered_or_lost() {
         let spool = mode.and_then(|mode| spool(directory.path(), mode));
         let mut config = with_summaries(config(&cluster, spool));
         if mode.is_none() {
-            // What the first ones must not need on a busy machine, to arrive.
+            // More than the first ones take on a busy machine.
             config.message_timeout = Duration::from_secs(5);
         }
         let kafka = open(&config, false).unwrap();
@@ -143,7 +143,7 @@ fn a_window_is_settled_once_its_records_are_delivered_or_lost() {
         }
         let last = summarising.0.current();
         assert!(settled(&mut summarising, &kafka, last) >= last, "{mode:?}");
-        // What this run leaves in the spool is before all windows of the next.
+        // Records that this run leaves in the spool are before all windows of the next.
         if mode.is_some() {
             cluster.broker_down(1).unwrap();
             write(&kafka, 10);
@@ -159,14 +159,14 @@ fn a_window_is_settled_once_its_records_are_delivered_or_lost() {
     }
 }
 
-/// As a worker does.
+/// Writes records like a worker.
 fn write(kafka: &Kafka, records: u64) {
     let mut batch = batch(records);
     batch.set_slot(kafka.announce(records));
     kafka.write(&batch);
 }
 
-/// The window that is settled, once it is `least`: a report is counted a moment before it is settled.
+/// Waits until window `least` is settled: a report is counted a moment before that.
 fn settled(summarising: &mut Summarising, kafka: &Kafka, least: i64) -> i64 {
     let end = Instant::now() + DEADLINE;
     loop {

@@ -10,7 +10,7 @@ fn a_spool_that_another_process_has_is_taken_over_once_it_is_free() {
     let second = open(&config, true).unwrap();
     second.write(&batch(10));
     wait_until("records that went directly", &second, |counts| counts.delivered.records == 10);
-    // Nothing arrives: what is in memory waits there, and never in the files of the other one.
+    // Nothing is delivered: records wait in memory, and never in the other agent's files.
     cluster
         .request_errors(RDKafkaApiKey::Produce, &[Code::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS; 20]);
     second.write(&batch(10));
@@ -29,7 +29,7 @@ fn what_does_not_fit_memory_while_another_process_has_the_spool_is_counted() {
     let directory = tempfile::tempdir().unwrap();
     let cluster = cluster();
     let mut config = config(&cluster, spool(directory.path(), SpoolMode::Fast));
-    // Nobody listens.
+    // Nothing listens at this address.
     config.brokers = vec!["127.0.0.1:9".to_owned()];
     let _first = open(&config, true).unwrap();
     let second = open(&config, true).unwrap();

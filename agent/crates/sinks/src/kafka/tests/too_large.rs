@@ -1,11 +1,11 @@
-//! Records and batches that are larger than the producer or the broker takes.
+//! Records and batches that are too large for the producer or the broker.
 
 use tap53_records::encode::Record;
 use tap53_transactions::pair::{Exchange, Observation, Transaction};
 
 use super::*;
 
-/// librdkafka has all records of such a batch fail.
+/// librdkafka fails all records of such a batch.
 #[test]
 fn records_of_a_batch_that_is_too_long_for_the_broker_arrive_in_smaller_ones() {
     for mode in MODES {
@@ -14,12 +14,12 @@ fn records_of_a_batch_that_is_too_long_for_the_broker_arrive_in_smaller_ones() {
         config.message_timeout = DEADLINE;
         let kafka = open(&config, true).unwrap();
         let too_large = Code::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
-        // All twenty go together, since all are in the producer when the broker comes.
+        // All twenty are in one batch, since all are in the producer when the broker is back.
         cluster.broker_down(1).unwrap();
         kafka.write(&batch(20));
         let queued = |_: &SinkCounts| kafka.producer.current().in_flight_count() == 20;
         wait_until("all in the producer", &kafka, queued);
-        // 20, 10, 5, 2, and one that is too long by itself; fewer where a group goes in two requests.
+        // 20, 10, 5, 2, and one that is too large alone; fewer if a group takes two requests.
         cluster.request_errors(RDKafkaApiKey::Produce, &[too_large; 5]);
         cluster.broker_up(1).unwrap();
         let rejected = |counts: &SinkCounts| counts.lost[SinkLoss::Rejected as usize].records;
@@ -35,7 +35,7 @@ fn records_of_a_batch_that_is_too_long_for_the_broker_arrive_in_smaller_ones() {
     }
 }
 
-/// Records of which every second one is longer than the producer takes.
+/// Records of which every second one is too large for the producer.
 fn batch_with_long_ones(records: u64, length: usize) -> Batch {
     let (mut batch, mut encoder) = (Batch::default(), SingleObject::new().unwrap());
     for number in 0..records {
@@ -63,7 +63,7 @@ fn what_the_producer_never_takes_does_not_take_the_place_of_what_it_does() {
         config.options.insert("message.max.bytes".to_owned(), "10000".to_owned());
         cluster.broker_down(1).unwrap();
         let kafka = open(&config, true).unwrap();
-        // Eight megabytes of what is too long, for a spool of four.
+        // Eight megabytes of too large records, for a spool of four.
         for _ in 0..8 {
             kafka.write(&batch_with_long_ones(200, 10_000));
             require_balance(&kafka.counts().read());
@@ -83,6 +83,7 @@ fn what_is_counted_as_too_large_is_what_the_producer_refuses() {
     for (headers, key) in [(false, Key::None), (true, Key::ClientAddress)] {
         let cluster = cluster();
         let mut config = config(&cluster, None);
+        config.message_timeout = DEADLINE;
         config.options.insert("message.max.bytes".to_owned(), "10000".to_owned());
         (config.headers, config.key) = (headers, key);
         let kafka = open(&config, true).unwrap();
@@ -90,7 +91,7 @@ fn what_is_counted_as_too_large_is_what_the_producer_refuses() {
             let batch = batch_with_long_ones(1, wire);
             batch.bytes().len() + if key == Key::None { 0 } else { "192.0.2.1".len() }
         };
-        // A record of which nothing is left for a byte more.
+        // A record of exactly the limit.
         let wire = 9_000 + kafka.max_record_bytes - size(9_000);
         assert_eq!(size(wire), kafka.max_record_bytes);
         for (wire, delivered, lost) in [(wire, 1, 0), (wire + 1, 1, 1)] {

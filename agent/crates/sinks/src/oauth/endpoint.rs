@@ -1,7 +1,4 @@
 //! Requests a token from an authorization server (RFC 6749 §4.4).
-//!
-//! Not by librdkafka, which could do this where it is built with curl: the Kubernetes client brings
-//! an HTTP client already.
 
 use std::time::Duration;
 
@@ -22,10 +19,10 @@ use crate::{
     http_client::{self, Client, secret, sensitive, shortened},
 };
 
-/// From the connection to the end of the answer.
+/// The limit from the connection to the end of the answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A token and what is around it.
+/// The most bytes of an answer.
 const MAX_ANSWER: usize = 1 << 20;
 
 /// Reasons why there is no token. Each text follows the server's URL.
@@ -53,17 +50,17 @@ struct ErrorResponse {
     error_description: Option<String>,
 }
 
-/// Requests a token. Files are read anew each time.
-pub(super) async fn fetch(endpoint: &TokenEndpoint) -> Result<Token, Error> {
-    let asked_at = Timestamp::now();
-    let request = request(endpoint)?;
+/// Requests a token. The files are read again each time.
+pub(super) async fn request(endpoint: &TokenEndpoint) -> Result<Token, Error> {
+    let requested_at = Timestamp::now();
+    let message = message(endpoint)?;
     let url = std::slice::from_ref(&endpoint.url);
     let client = Client::new(url, endpoint.ca_file.as_deref(), TIMEOUT, MAX_ANSWER)?;
-    let answer = client.send(request).await?;
-    read(answer.status, &answer.body, &endpoint.client_id, asked_at)
+    let answer = client.send(message).await?;
+    read(answer.status, &answer.body, &endpoint.client_id, requested_at)
 }
 
-fn request(endpoint: &TokenEndpoint) -> Result<Request<Full<Bytes>>, http_client::Error> {
+fn message(endpoint: &TokenEndpoint) -> Result<Request<Full<Bytes>>, http_client::Error> {
     let path = &endpoint.client_secret_file;
     let secret = secret(path)?;
     // RFC 6749 §2.3.1: both as in a form, then as a user and a password.
@@ -87,7 +84,7 @@ fn read(
     status: StatusCode,
     body: &[u8],
     client_id: &str,
-    asked_at: Timestamp,
+    requested_at: Timestamp,
 ) -> Result<Token, Error> {
     if status != StatusCode::OK {
         let why = match serde_json::from_slice::<ErrorResponse>(body) {
@@ -97,10 +94,10 @@ fn read(
         };
         return Err(Error::Refused { status: status.as_u16(), why: shortened(&why) });
     }
-    // What the parser says may quote the token.
+    // Without the parser's error, which may quote the token.
     let granted: TokenResponse = serde_json::from_slice(body)
         .map_err(|_| http_client::Error::Unreadable("it has no access_token".to_owned()))?;
-    Ok(Token::of_answer(&granted.access_token, granted.expires_in, client_id, asked_at)?)
+    Ok(Token::of_answer(&granted.access_token, granted.expires_in, client_id, requested_at)?)
 }
 
 #[cfg(test)]

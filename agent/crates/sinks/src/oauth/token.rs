@@ -1,34 +1,27 @@
-//! A token, and what it says of itself.
-//!
-//! Its signature is the broker's business: it knows whom it trusts. Here only whose token it is and
-//! until when is of interest.
+//! A token, with its principal and its expiry. The broker checks its signature.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use data_encoding::BASE64URL_NOPAD;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
-/// Longer ones do not fit the 512 KiB that brokers take for a request of this kind.
+/// The longest token: brokers accept 512 KiB for the request.
 const MAX_BYTES: usize = 400 << 10;
 
-/// A token that has not expired when it is made.
+/// A token, which had not expired when it was created.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token {
     text: String,
-    /// Whom it is of, for logs.
-    pub(super) principal: String,
-    /// The end of its life.
-    pub(super) expires_at: Timestamp,
+    /// Its owner, for logs.
+    pub(crate) principal: String,
+    pub(crate) expires_at: Timestamp,
 }
 
-/// Without the text, which is all that an impostor needs.
+/// As its `Display`, without the secret text.
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Token")
-            .field("principal", &self.principal)
-            .field("expires_at", &self.expires_at)
-            .finish_non_exhaustive()
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -41,80 +34,78 @@ impl fmt::Display for Token {
 
 /// Reasons why a text is no usable token.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Unusable {
-    /// Nothing there.
+pub(super) enum Unusable {
     #[error("it is empty")]
     Empty,
-    /// Too long to be sent.
     #[error("it is longer than brokers take")]
     TooLong,
     /// Its parts are not those of a JWT (RFC 7519 §3).
     #[error("it is not a JWT: {0}")]
     NotJwt(&'static str),
-    /// There is no telling when to have a new one.
     #[error("it does not say when it expires (exp)")]
     WithoutExpiry,
-    /// Its time is over.
     #[error("it expired at {0:.0}")]
     Expired(Timestamp),
 }
 
-/// The claims that matter here (RFC 7519 §4.1).
+/// The claims that the agent reads (RFC 7519 §4.1).
 #[derive(Default, Deserialize)]
 struct Claims {
     sub: Option<String>,
-    /// Seconds since 1970, maybe with a fraction.
+    /// Seconds since 1970 UTC, perhaps with a fraction.
     exp: Option<f64>,
 }
 
 impl Token {
-    /// A token that says itself whose it is and until when.
+    /// Reads a JWT, whose claims have its owner and its expiry.
     pub(super) fn of_jwt(text: &str, now: Timestamp) -> Result<Self, Unusable> {
         check(text)?;
-        let claims = claims(text)?;
-        let expires_at = claims.exp.and_then(timestamp).ok_or(Unusable::WithoutExpiry)?;
-        Self {
-            text: text.to_owned(),
-            principal: claims.sub.unwrap_or_else(|| "unknown".to_owned()),
-            expires_at,
-        }
-        .if_alive(now)
+        Self::new(text, claims(text)?, None, "unknown", now)
     }
 
-    /// A token whose remaining life the server gave with it. It need not be a JWT.
+    /// Takes a token from a server's answer, which has its lifetime. It need not be a JWT.
     pub(super) fn of_answer(
         text: &str,
         lifetime_s: Option<f64>,
-        asked_by: &str,
+        client_id: &str,
         now: Timestamp,
     ) -> Result<Self, Unusable> {
         check(text)?;
-        let claims = claims(text).unwrap_or_default();
-        let of_answer = lifetime_s.and_then(|lifetime_s| timestamp(seconds(now) + lifetime_s));
-        let of_claims = claims.exp.and_then(timestamp);
-        let expires_at = match (of_answer, of_claims) {
-            (Some(one), Some(other)) => one.min(other),
-            (one, other) => one.or(other).ok_or(Unusable::WithoutExpiry)?,
-        };
-        Self {
-            text: text.to_owned(),
-            principal: claims.sub.unwrap_or_else(|| asked_by.to_owned()),
-            expires_at,
-        }
-        .if_alive(now)
+        let expires_at = lifetime_s.and_then(|lifetime_s| after(now, lifetime_s));
+        Self::new(text, claims(text).unwrap_or_default(), expires_at, client_id, now)
     }
 
-    fn if_alive(self, now: Timestamp) -> Result<Self, Unusable> {
-        if self.expires_at <= now { Err(Unusable::Expired(self.expires_at)) } else { Ok(self) }
+    /// The earlier of two expiries counts.
+    fn new(
+        text: &str,
+        claims: Claims,
+        expires_at: Option<Timestamp>,
+        principal: &str,
+        now: Timestamp,
+    ) -> Result<Self, Unusable> {
+        let exp = claims.exp.and_then(|exp_s| after(Timestamp::UNIX_EPOCH, exp_s));
+        let expires_at = expires_at.into_iter().chain(exp).min();
+        let expires_at = expires_at.ok_or(Unusable::WithoutExpiry)?;
+        if expires_at <= now {
+            return Err(Unusable::Expired(expires_at));
+        }
+        let principal = claims.sub.unwrap_or_else(|| principal.to_owned());
+        Ok(Self { text: text.to_owned(), principal, expires_at })
+    }
+
+    /// Returns four fifths of its lifetime, so that there is time to retry the request for the next.
+    pub(crate) fn until_renewal(&self) -> Duration {
+        let left = self.expires_at.duration_since(Timestamp::now());
+        Duration::try_from(left).unwrap_or_default().mul_f64(0.8)
     }
 
     /// Returns the secret text, which must not be shown.
-    pub(super) fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         &self.text
     }
 }
 
-/// Nothing that could end the message that a token is sent in (RFC 7628 §3.1), nor a line of a log.
+/// Refuses characters that could end the message with the token (RFC 7628 §3.1) or a line of a log.
 fn check(text: &str) -> Result<(), Unusable> {
     if text.is_empty() {
         Err(Unusable::Empty)
@@ -128,10 +119,7 @@ fn check(text: &str) -> Result<(), Unusable> {
 }
 
 fn claims(text: &str) -> Result<Claims, Unusable> {
-    let mut parts = text.split('.');
-    let (Some(_), Some(claims), Some(_), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
+    let [_, claims, _] = text.split('.').collect::<Vec<_>>()[..] else {
         return Err(Unusable::NotJwt("it has not three parts with dots between"));
     };
     let claims = BASE64URL_NOPAD
@@ -140,21 +128,9 @@ fn claims(text: &str) -> Result<Claims, Unusable> {
     serde_json::from_slice(&claims).map_err(|_| Unusable::NotJwt("its claims cannot be read"))
 }
 
-/// `None` where it is no time that a clock could show.
-fn timestamp(seconds: f64) -> Option<Timestamp> {
-    // Beyond, whole milliseconds are no longer exact; 9999 is before.
-    const MAX_SECONDS: f64 = 253_402_207_200.0;
-    if !(0.0..=MAX_SECONDS).contains(&seconds) {
-        return None;
-    }
-    // In range, see above.
-    #[allow(clippy::cast_possible_truncation)]
-    Timestamp::from_millisecond((seconds * 1_000.0) as i64).ok()
-}
-
-#[allow(clippy::cast_precision_loss)]
-fn seconds(at: Timestamp) -> f64 {
-    at.as_millisecond() as f64 / 1_000.0
+/// `None` if the time is beyond the years that a [`Timestamp`] can have.
+fn after(start: Timestamp, seconds: f64) -> Option<Timestamp> {
+    start.checked_add(SignedDuration::try_from_secs_f64(seconds).ok()?).ok()
 }
 
 #[cfg(test)]
@@ -194,7 +170,7 @@ mod tests {
             ("secret.c2VjcmV0.secret", "cannot be read"),
             ("secret\nsecret", "characters"),
             (&jwt("{\"sub\":\"secret\"}"), "does not say when it expires"),
-            (&jwt("{\"exp\":-1}"), "does not say when it expires"),
+            (&jwt("{\"exp\":-1}"), "expired at 1969-12-31T23:59:59Z"),
             (&jwt("{\"exp\":1e300}"), "does not say when it expires"),
             (&jwt("{\"exp\":\"secret\"}"), "cannot be read"),
             (&jwt("{\"exp\":7}"), "expired at 1970-01-01T00:00:07Z"),

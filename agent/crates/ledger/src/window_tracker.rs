@@ -1,10 +1,10 @@
-//! Tracks the windows of the ledger with unsettled records, in memory or in the spool.
+//! Tracks the windows with unsettled records, in memory or in a spool.
 //!
-//! A count for each of the last windows, of what was announced in it and is in memory; and for
-//! stretches of the spool, in which window they were announced. A worker announces its batch before
-//! it publishes the numbers of its records, and a summary reads the numbers before it begins a
-//! window here; so a record counts for its window or for one before, which may delay what a summary
-//! says and makes nothing wrong.
+//! For each of the last windows, it counts the records in memory that were announced in it, and it
+//! knows in which windows the stretches of the spool were announced. A worker announces its batch
+//! before it publishes the numbers of its records, and a summary reads the numbers before it begins
+//! a window here. So a record counts for its window or for one before: a window may be reported as
+//! settled late, and never too early.
 
 use std::{
     collections::VecDeque,
@@ -14,67 +14,72 @@ use std::{
 use parking_lot::Mutex;
 use tap53_records::encode::WindowSlot;
 
-/// Windows that memory is counted for. While the slot of the next one is still in use, as with
-/// windows of a second and a message timeout of minutes, the one before goes on.
-pub(super) const SLOTS: usize = 64;
+/// The number of windows with a count of their own. While the slot of the next one is in use, for
+/// instance with windows of a second and a message timeout of minutes, the one before goes on.
+const SLOTS: usize = WindowTracker::SLOTS;
 
-/// The most stretches of the spool that are kept apart.
+/// The most stretches of the spool that are distinguished.
 const STRETCHES: usize = 4_096;
 
-/// Counts what is not settled, by window.
-pub(super) struct WindowTracker {
-    /// The window that records are handed over in.
+/// The windows with unsettled records of one sink; see the [ledger's summaries](crate::summary).
+pub struct WindowTracker {
+    /// The window of new records.
     current: AtomicI64,
     in_memory: [AtomicU64; SLOTS],
     spooled: Mutex<VecDeque<Stretch>>,
 }
 
-/// Records of the spool below `end_id` that are in no stretch before.
+/// Records of the spool below `end_id`, without those of earlier stretches.
 struct Stretch {
     end_id: u64,
     window: i64,
 }
 
-impl WindowTracker {
-    /// Nothing is in flight, in the first window.
-    pub(super) fn new() -> Self {
+impl Default for WindowTracker {
+    /// In the first window, without records.
+    fn default() -> Self {
         Self {
             current: AtomicI64::new(0),
             in_memory: [const { AtomicU64::new(0) }; SLOTS],
             spooled: Mutex::default(),
         }
     }
+}
 
-    /// So many records are about to be handed over; where they count until they have left memory.
-    pub(super) fn enter(&self, records: u64) -> WindowSlot {
+impl WindowTracker {
+    /// The number of [slots](WindowSlot).
+    pub const SLOTS: usize = 64;
+
+    /// Adds records to memory; returns the slot that they count at.
+    pub fn enter(&self, records: u64) -> WindowSlot {
         let slot = Self::slot(self.current.load(Ordering::Acquire));
         self.in_memory[usize::from(slot)].fetch_add(records, Ordering::AcqRel);
         WindowSlot(slot)
     }
 
-    /// So many of them are delivered, lost, or in the spool.
-    pub(super) fn leave(&self, slot: WindowSlot, records: u64) {
+    /// Removes records from memory, which are delivered, lost, or in the spool.
+    pub fn leave(&self, slot: WindowSlot, records: u64) {
         if let Some(count) = self.in_memory.get(usize::from(slot.0)) {
-            // A report may come after everything was given up.
+            // A delivery report may follow `give_up_memory`.
             let less = |count: u64| Some(count.saturating_sub(records));
             let _ = count.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
         }
     }
 
-    /// Forgets the records in memory, which have been given up.
-    pub(super) fn give_up_memory(&self) {
+    /// Removes all records from memory, which have been counted as lost.
+    pub fn give_up_memory(&self) {
         self.in_memory.iter().for_each(|count| count.store(0, Ordering::Release));
     }
 
-    /// Records that were handed over with `slot` are in the spool, up to `end_id`. To be called
-    /// before they leave memory, so that they are never nowhere.
-    pub(super) fn spool(&self, slot: WindowSlot, end_id: u64) {
+    /// Adds records of `slot` to the spool, up to `end_id`. This comes before they leave memory, so
+    /// that their window is unsettled throughout.
+    pub fn spool(&self, slot: WindowSlot, end_id: u64) {
         let current = self.current.load(Ordering::Acquire);
         self.push(end_id, Self::latest_at(slot.0, current));
     }
 
-    /// Counts what earlier runs have left in the spool for the first window.
-    pub(super) fn inherit(&self, end_id: u64) {
+    /// Counts records that earlier runs left in the spool for the first window.
+    pub fn inherit(&self, end_id: u64) {
         self.push(end_id, 0);
     }
 
@@ -90,12 +95,12 @@ impl WindowTracker {
         }
     }
 
-    /// From now on records are of `window`. The last window before it of which nothing is on its
-    /// way, where all below `acknowledged_id` has left the spool; `None` if it is none.
-    pub(super) fn begin_window(&self, window: i64, acknowledged_id: u64) -> Option<i64> {
+    /// Begins `window`. Returns the last window before it such that all records up to it are settled,
+    /// if all below `acknowledged_id` have left the spool.
+    pub fn begin_window(&self, window: i64, acknowledged_id: u64) -> Option<i64> {
         let before = self.current.load(Ordering::Acquire);
         let oldest = self.oldest_in_memory(before);
-        // Each window that is kept apart has a slot of its own.
+        // Windows with records have different slots.
         if oldest.is_none_or(|oldest| window - oldest < SLOTS as i64) {
             self.current.store(window, Ordering::Release);
         }
@@ -118,7 +123,6 @@ impl WindowTracker {
     }
 
     fn slot(window: i64) -> u8 {
-        // Below 64, so it fits.
         u8::try_from(window.rem_euclid(SLOTS as i64)).unwrap_or(0)
     }
 
@@ -134,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_window_is_settled_once_all_of_it_and_of_those_before_has_left_memory() {
-        let tracker = WindowTracker::new();
+        let tracker = WindowTracker::default();
         assert_eq!(tracker.begin_window(1, 0), Some(0));
         let first = tracker.enter(2);
         assert_eq!(tracker.begin_window(2, 0), Some(0));
@@ -149,7 +153,7 @@ mod tests {
 
     #[test]
     fn what_was_inherited_is_before_every_window() {
-        let tracker = WindowTracker::new();
+        let tracker = WindowTracker::default();
         tracker.inherit(10);
         assert_eq!(tracker.begin_window(1, 0), None);
         let slot = tracker.enter(2);
@@ -162,7 +166,7 @@ mod tests {
 
     #[test]
     fn what_comes_back_late_counts_for_its_own_window() {
-        let tracker = WindowTracker::new();
+        let tracker = WindowTracker::default();
         tracker.begin_window(1, 0);
         let late = tracker.enter(1);
         tracker.begin_window(2, 0);
@@ -178,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_window_whose_slot_is_in_use_goes_on_in_the_one_before() {
-        let tracker = WindowTracker::new();
+        let tracker = WindowTracker::default();
         for window in 1..=3 {
             tracker.begin_window(window, 0);
         }
