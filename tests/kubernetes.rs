@@ -15,7 +15,10 @@ use serde_json::{Value, json};
 use tap53::config::{KubernetesConfig, Scope};
 
 use stage::*;
-use tap53_attribution::{Kubernetes, Status, WatchStatus};
+use tap53_attribution::{
+    Kubernetes, Status, WatchStatus,
+    config::{NodeLocalDnsConfig, ServersConfig, Services},
+};
 use tap53_harness::{
     account::Ledger,
     agent::Agent,
@@ -390,7 +393,9 @@ fn start_watches(namespace: Option<&Namespace>, account: &Account) -> Result<Kub
         kubeconfig: Some(account.kubeconfig.clone()),
         scope: Scope::Node,
         labels: Vec::new(),
-        services: true,
+        servers: ServersConfig::default(),
+        node_local_dns: NodeLocalDnsConfig::default(),
+        services: Services::All,
         nodes: true,
         cidrs: Vec::new(),
         hold: Duration::from_secs(3),
