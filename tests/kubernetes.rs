@@ -1,12 +1,15 @@
 //! Owners of addresses, told by a real Kubernetes API server while real DNS packets pass the veth
 //! that carries the address. No kubelet runs: the test writes the status of its pods.
 
+#[path = "kubernetes/servers.rs"]
+mod servers;
 #[path = "kubernetes/stage.rs"]
 mod stage;
 
 use std::{
     collections::HashMap,
     net::IpAddr,
+    path::PathBuf,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -386,11 +389,11 @@ fn a_token_that_expired_and_rights_that_are_missing_show_in_the_status() -> Resu
     Ok(())
 }
 
-/// The watches of the agent, in this process.
-fn start_watches(namespace: Option<&Namespace>, account: &Account) -> Result<Kubernetes> {
-    let config = KubernetesConfig {
+/// A configuration of the watches.
+fn config(kubeconfig: PathBuf) -> KubernetesConfig {
+    KubernetesConfig {
         enabled: true,
-        kubeconfig: Some(account.kubeconfig.clone()),
+        kubeconfig: Some(kubeconfig),
         scope: Scope::Node,
         labels: Vec::new(),
         servers: ServersConfig::default(),
@@ -400,7 +403,12 @@ fn start_watches(namespace: Option<&Namespace>, account: &Account) -> Result<Kub
         cidrs: Vec::new(),
         hold: Duration::from_secs(3),
         max_addresses: 1_000,
-    };
+    }
+}
+
+/// The watches of the agent, in this process.
+fn start_watches(namespace: Option<&Namespace>, account: &Account) -> Result<Kubernetes> {
+    let config = config(account.kubeconfig.clone());
     let start = || Ok(Kubernetes::start(&config, "node-1")?);
     match namespace {
         // Its thread inherits the namespace.
