@@ -16,8 +16,8 @@ const DOCUMENT: &str = "docs/performance.md";
 /// Options of the system benchmark.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Only these sections (gateway, node, resolver, agent, delay, capacity, producers, services); other
-    /// tables are not changed. May be repeated [default: all]
+    /// Only these sections (gateway, node, resolver, agent, delay, capacity, producers, services,
+    /// watches); other tables are not changed. May be repeated [default: all]
     #[arg(long, requires = "system", value_name = "SECTION", value_parser = section)]
     only: Vec<Section>,
     /// Only check that everything runs, in a minute or two, with a debug build of the agent unless
