@@ -94,9 +94,9 @@ impl Plan {
             producers: vec![100, 500, 1_000, 2_500, 5_000],
             registrations: 5_000,
             watches: vec![500, 1_000, 5_000],
-            cluster_nodes: 250,
+            cluster_nodes: 100,
             watchers: 500,
-            changes: 200,
+            changes: 300,
         }
     }
 

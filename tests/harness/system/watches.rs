@@ -60,7 +60,7 @@ const NODE_EVENTS: f64 = 5_000.0 / 300.0;
 
 const SELECTED: &str = "labelSelector=k8s-app%20in%20(kube-dns,node-local-dns)";
 
-fn watches() -> Vec<Watch> {
+fn watches() -> [Watch; 10] {
     let watch = |name, path, objects, considered, received| Watch {
         name,
         path,
@@ -74,7 +74,7 @@ fn watches() -> Vec<Watch> {
         changes: NODE,
         ..watch(name, path, objects, NODE_EVENTS, received)
     };
-    vec![
+    [
         watch(
             "pods of the node (`scope: node`)",
             "pods?fieldSelector=spec.nodeName%3DNODE",
@@ -149,13 +149,16 @@ pub(super) fn measure(plan: &Plan) -> Result<String> {
     let fleet =
         Fleet { stage: &stage, plan, programs: &programs, api: &api, token: fleet_token(&api)? };
     fleet.populate()?;
+    // What a change itself costs, and what the server does otherwise meanwhile.
+    let alone = [fleet.run_without_agents(POD)?, fleet.run_without_agents(NODE)?];
     let (mut measured, mut large) = (measured_table(), large_table());
     for watch in watches() {
         let path = match watch.path {
             "" => format!("namespaces/kube-system/services?{SELECTED}"),
             path => path.to_owned(),
         };
-        let figures = fleet.measure(&watch, &path)?;
+        let alone = alone[usize::from(watch.changes == NODE)];
+        let figures = fleet.measure(&watch, &path, alone)?;
         measured.row(measured_row(&watch, &figures));
         large.row(large_row(&watch, &figures));
     }
@@ -247,12 +250,10 @@ impl Fleet<'_> {
         run(&mut command).map(drop)
     }
 
-    /// Measures a watch, against the same changes without agents.
-    fn measure(&self, watch: &Watch, path: &str) -> Result<Measured> {
+    /// Measures a watch, given the server's CPU for the same changes without agents, in seconds.
+    fn measure(&self, watch: &Watch, path: &str, alone: f64) -> Result<Measured> {
         let agents = count(u64::from(self.plan.watchers));
         let changes = count(u64::from(self.plan.changes));
-        // What a change itself costs, and what the server does otherwise meanwhile.
-        let (_, alone) = self.run(watch, path, 0)?;
         let (report, cpu) = self.run(watch, path, self.plan.watchers)?;
         let number =
             |name: &str| report[name].as_f64().with_context(|| format!("{name}: {report}"));
@@ -270,15 +271,21 @@ impl Fleet<'_> {
         })
     }
 
+    fn run_without_agents(&self, changes: &'static str) -> Result<f64> {
+        let [.., watch] = watches();
+        Ok(self.run(&Watch { changes, ..watch }, "services?", 0)?.1)
+    }
+
     /// Returns the agents' report, and the API server's CPU while objects changed, in seconds.
     fn run(&self, watch: &Watch, path: &str, agents: u32) -> Result<(Value, f64)> {
         let mut command = self.command("watches");
-        command.args(["-agents", &agents.to_string(), "-watch", path]);
+        command.args(["-list-once", "-agents", &agents.to_string(), "-watch", path]);
         command.args(["-patch", watch.changes, "-events", &self.plan.changes.to_string()]);
+        command.args(["-settle", &format!("{}ms", 2 * self.plan.warm_up.as_millis())]);
         command.args(watch.metadata.then_some("-metadata"));
         let pid = self.api.pid()?;
         let process = Process::spawn("watches", command)?;
-        process.wait_for_line("agents watch", 0, DEADLINE)?;
+        process.wait_for_line("changes begin", 0, DEADLINE)?;
         let before = cpu_time(pid)?;
         let report = process.stdout().wait_for_line("event_bytes", 0, DEADLINE)?;
         let cpu = (cpu_time(pid)? - before).as_secs_f64();

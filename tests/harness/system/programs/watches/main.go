@@ -42,6 +42,7 @@ type agent struct {
 	url, token    string
 	metadata      bool
 	received      *received
+	versions      *sync.Map
 	node          string
 	listed, items int
 }
@@ -62,8 +63,9 @@ type report struct {
 type options struct {
 	url, caFile, tokenFile, patch string
 	agents, events                int
-	metadata                      bool
+	metadata, listOnce            bool
 	watches                       []string
+	settle                        time.Duration
 }
 
 func main() {
@@ -73,12 +75,14 @@ func main() {
 	flag.StringVar(&o.tokenFile, "token", "", "file of a token")
 	flag.IntVar(&o.agents, "agents", 1, "agents")
 	flag.BoolVar(&o.metadata, "metadata", false, "request the metadata of objects only")
+	flag.BoolVar(&o.listOnce, "list-once", false, "list with the first agent only")
 	flag.Func("watch", "collection in place of the usual ones; may be repeated", func(path string) error {
 		o.watches = append(o.watches, path)
 		return nil
 	})
 	flag.StringVar(&o.patch, "patch", "", "object to change")
 	flag.IntVar(&o.events, "events", 0, "changes of it")
+	flag.DurationVar(&o.settle, "settle", 0, "wait before the first change")
 	flag.Parse()
 	log.SetFlags(0)
 	if o.watches == nil {
@@ -100,6 +104,9 @@ func run(o *options) error {
 	if o.patch == "" {
 		select {}
 	}
+	// Until the server has cleaned up after so many requests.
+	time.Sleep(o.settle)
+	log.Printf("changes begin")
 	began := time.Now()
 	for number := range o.events {
 		if err := first.change(o.patch, number); err != nil {
@@ -133,6 +140,10 @@ func watchAll(o *options, all *received) (*agent, error) {
 	turns := make(chan struct{}, connecting)
 	failures := make(chan error, o.agents)
 	agents := make([]*agent, max(o.agents, 1))
+	var versions *sync.Map
+	if o.listOnce {
+		versions = new(sync.Map)
+	}
 	var running sync.WaitGroup
 	for number := range agents {
 		transport := http.Transport{
@@ -140,11 +151,17 @@ func watchAll(o *options, all *received) (*agent, error) {
 		}
 		a := &agent{
 			client: http.Client{Transport: &transport}, url: o.url, token: string(token),
-			metadata: o.metadata, received: all, node: fmt.Sprintf("node-%d", number),
+			metadata: o.metadata, received: all, versions: versions, node: fmt.Sprintf("node-%d", number),
 		}
 		agents[number] = a
 		if o.agents == 0 {
 			break
+		}
+		if number == 0 && o.listOnce {
+			if err := a.watch(o.watches); err != nil {
+				return nil, err
+			}
+			continue
 		}
 		turns <- struct{}{}
 		running.Go(func() {
@@ -167,7 +184,7 @@ func watchAll(o *options, all *received) (*agent, error) {
 func (a *agent) watch(collections []string) error {
 	for _, collection := range collections {
 		list := strings.ReplaceAll(collection, "NODE", a.node)
-		version, err := a.list(list)
+		version, err := a.versionOf(collection, list)
 		if err != nil {
 			return err
 		}
@@ -218,6 +235,19 @@ func (a *agent) change(path string, number int) error {
 	}
 	_, err = io.Copy(io.Discard, response.Body)
 	return err
+}
+
+// versionOf lists a collection, unless another agent has listed it for this one too.
+func (a *agent) versionOf(collection, list string) (string, error) {
+	if a.versions == nil {
+		return a.list(list)
+	}
+	if version, listed := a.versions.Load(collection); listed {
+		return version.(string), nil
+	}
+	version, err := a.list(list)
+	a.versions.Store(collection, version)
+	return version, err
 }
 
 func (a *agent) list(path string) (version string, err error) {
