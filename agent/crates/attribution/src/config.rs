@@ -121,7 +121,7 @@ impl Default for ServersConfig {
 /// NodeLocal DNSCache.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NodeLocalDnsConfig {
-    /// Labels of the pod, which is in the host's network.
+    /// Labels of the pod, which is in the host's network and in [`ServersConfig::namespace`].
     pub selector: LabelSelector,
     /// The addresses; with none there is no such rule.
     pub addresses: Vec<IpAddr>,

@@ -221,9 +221,12 @@ impl Pod {
         self.metadata.controller()
     }
 
-    /// Returns true if the pod is in its node's network and has the labels of the node's DNS cache.
-    pub(super) fn is_node_cache(&self, selector: &LabelSelector) -> bool {
-        self.spec.host_network && selector.selects(&self.metadata.labels)
+    /// Returns true if the pod is in its node's network and in the namespace of the DNS servers, if
+    /// there is one, and has the labels of the node's DNS cache.
+    pub(super) fn is_node_cache(&self, selector: &LabelSelector, namespace: Option<&str>) -> bool {
+        self.spec.host_network
+            && namespace.is_none_or(|namespace| namespace == self.metadata.namespace)
+            && selector.selects(&self.metadata.labels)
     }
 
     /// Returns true if the pod has ended without having been deleted.

@@ -40,6 +40,8 @@ pub(super) struct WatchCoordinator {
     labels: Vec<String>,
     /// Selects the pod that is the DNS cache of this node.
     node_cache: LabelSelector,
+    /// Namespace of the DNS servers; `None` for all.
+    servers: Option<String>,
     timeouts: Timeouts,
     client: tokio::sync::Mutex<Option<Client>>,
     state: Mutex<State>,
@@ -75,6 +77,7 @@ impl WatchCoordinator {
             kubeconfig: config.kubeconfig.clone(),
             labels: config.labels.clone(),
             node_cache: config.node_local_dns.selector.clone(),
+            servers: config.servers.namespace.clone(),
             timeouts,
             client: tokio::sync::Mutex::new(None),
             state: Mutex::new(State { ownership, jobs }),
@@ -134,7 +137,7 @@ impl WatchCoordinator {
     }
 
     fn claim(&self, pod: &Pod, workload: Option<(&str, &str)>, now: Micros) -> PodClaim {
-        let is_node_cache = pod.is_node_cache(&self.node_cache);
+        let is_node_cache = pod.is_node_cache(&self.node_cache, self.servers.as_deref());
         PodClaim { is_node_cache, ..pod.claim(&self.labels, workload, now) }
     }
 
