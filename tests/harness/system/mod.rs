@@ -96,7 +96,7 @@ impl Plan {
             watches: vec![500, 1_000, 5_000],
             cluster_nodes: 100,
             watchers: 500,
-            changes: 300,
+            changes: 200,
         }
     }
 

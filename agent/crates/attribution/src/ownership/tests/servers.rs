@@ -1,5 +1,7 @@
 //! Pods of DNS servers on other nodes, and the DNS cache of this one.
 
+use proptest::prelude::*;
+
 use super::*;
 
 const CACHE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(169, 254, 20, 10));
@@ -190,4 +192,92 @@ fn a_pod_that_loses_the_caches_label_or_is_on_another_node_is_not_the_cache() {
         PodClaim { host_network: true, is_node_cache: true, ..server("b", &[NODE], at(0)) };
     it.server_pod(elsewhere, at(5));
     assert_eq!(named(&mut it, CACHE, at(6)), "Unknown");
+}
+
+/// Number of pods of the random histories: even ones are on this node, odd ones are not.
+const PODS: u8 = 4;
+
+/// What happens to a pod.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// Its labels change, so that the selector selects it, or no longer does.
+    Selected(bool),
+    Deleted,
+}
+
+/// What the servers' watch and the node's watch report of the history, each in order: a pod, and
+/// whether it is there.
+fn streams(steps: &[(u8, Step)]) -> [Vec<(u8, bool)>; 2] {
+    let (mut alive, mut selected) = ([true; PODS as usize], [false; PODS as usize]);
+    let mut of_node: Vec<(u8, bool)> = (0..PODS).step_by(2).map(|pod| (pod, true)).collect();
+    let mut of_servers = Vec::new();
+    for (pod, step) in steps {
+        let (alive, selected) = (&mut alive[usize::from(*pod)], &mut selected[usize::from(*pod)]);
+        if !*alive {
+            continue;
+        }
+        let before = *selected;
+        match step {
+            Step::Selected(now) => *selected = *now,
+            Step::Deleted => (*alive, *selected) = (false, false),
+        }
+        if pod % 2 == 0 {
+            of_node.push((*pod, *alive));
+        }
+        if before || *selected {
+            of_servers.push((*pod, *selected));
+        }
+    }
+    [of_node, of_servers]
+}
+
+proptest! {
+    /// However the two streams interleave, each pod is named as its own watch alone says.
+    #[test]
+    fn two_streams_in_any_interleaving_name_the_same_pods(
+        steps in prop::collection::vec(
+            (0..PODS, prop_oneof![
+                3 => any::<bool>().prop_map(Step::Selected),
+                1 => Just(Step::Deleted),
+            ]),
+            0..24,
+        ),
+        order in prop::collection::vec(any::<bool>(), 64),
+    ) {
+        let mut it = node_scope();
+        let [mut of_node, mut of_servers] = streams(&steps).map(|mut stream| {
+            stream.reverse();
+            stream
+        });
+        let pod = |number: u8| {
+            let (uid, addresses) = (number.to_string(), [address(number)]);
+            match number % 2 {
+                0 => running(&uid, &addresses, at(0)),
+                _ => server(&uid, &addresses, at(0)),
+            }
+        };
+        let mut expected = [false; PODS as usize];
+        for (tick, node_first) in order.iter().enumerate() {
+            let now = at(1 + i64::try_from(tick).unwrap());
+            let is_node = !of_node.is_empty() && (*node_first || of_servers.is_empty());
+            let next = if is_node { of_node.pop() } else { of_servers.pop() };
+            let Some((number, is_there)) = next else { break };
+            match (is_node, is_there) {
+                (true, true) => it.pod(pod(number), now),
+                (true, false) => it.object_deleted(&number.to_string(), End::By(now)),
+                (false, true) => it.server_pod(pod(number), now),
+                (false, false) => it.server_pod_gone(&number.to_string(), End::By(now)),
+            }
+            if is_node == (number % 2 == 0) {
+                expected[usize::from(number)] = is_there;
+            }
+            let mut there = [0; 2];
+            for (number, is_there) in (0..PODS).zip(expected) {
+                let owner = if is_there { number.to_string() } else { "Unknown".to_owned() };
+                prop_assert_eq!(named(&mut it, address(number), now), owner);
+                there[usize::from(number % 2)] += usize::from(is_there);
+            }
+            prop_assert_eq!([it.counts().pods, it.counts().server_pods], there);
+        }
+    }
 }
