@@ -109,6 +109,9 @@ fn the_nodes_cache_is_named_at_its_link_local_address_unless_there_are_two() -> 
     lab.client.ip(&["route", "add", &address, "via", &SERVER_END.ipv4.to_string()])?;
     let _cache = Unbound::start(&lab.server, &[CACHE.into()])?;
     let cluster = Cluster::start(Some(&lab.server))?;
+    // Records of a client without a name would wait for it.
+    let pod = cluster.create("client", &json!({}), false)?;
+    cluster.run(&pod, &CLIENT_END.ipv4.to_string())?;
     let stage = start(&lab, &cluster)?;
     let client = Client::new(&lab.client, CACHE.into());
     until_server(&stage, &client, "the node's address", |it| server_is(it, "NODE", ""))?;
