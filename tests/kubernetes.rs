@@ -1,12 +1,15 @@
 //! Owners of addresses, told by a real Kubernetes API server while real DNS packets pass the veth
 //! that carries the address. No kubelet runs: the test writes the status of its pods.
 
+#[path = "kubernetes/servers.rs"]
+mod servers;
 #[path = "kubernetes/stage.rs"]
 mod stage;
 
 use std::{
     collections::HashMap,
     net::IpAddr,
+    path::PathBuf,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -15,7 +18,10 @@ use serde_json::{Value, json};
 use tap53::config::{KubernetesConfig, Scope};
 
 use stage::*;
-use tap53_attribution::{Kubernetes, Status, WatchStatus};
+use tap53_attribution::{
+    Kubernetes, Status, WatchStatus,
+    config::{NodeLocalDnsConfig, ServersConfig, Services},
+};
 use tap53_harness::{
     account::Ledger,
     agent::Agent,
@@ -383,19 +389,26 @@ fn a_token_that_expired_and_rights_that_are_missing_show_in_the_status() -> Resu
     Ok(())
 }
 
-/// The watches of the agent, in this process.
-fn start_watches(namespace: Option<&Namespace>, account: &Account) -> Result<Kubernetes> {
-    let config = KubernetesConfig {
+/// A configuration of the watches.
+fn config(kubeconfig: PathBuf) -> KubernetesConfig {
+    KubernetesConfig {
         enabled: true,
-        kubeconfig: Some(account.kubeconfig.clone()),
+        kubeconfig: Some(kubeconfig),
         scope: Scope::Node,
         labels: Vec::new(),
-        services: true,
+        servers: ServersConfig::default(),
+        node_local_dns: NodeLocalDnsConfig::default(),
+        services: Services::All,
         nodes: true,
         cidrs: Vec::new(),
         hold: Duration::from_secs(3),
         max_addresses: 1_000,
-    };
+    }
+}
+
+/// The watches of the agent, in this process.
+fn start_watches(namespace: Option<&Namespace>, account: &Account) -> Result<Kubernetes> {
+    let config = config(account.kubeconfig.clone());
     let start = || Ok(Kubernetes::start(&config, "node-1")?);
     match namespace {
         // Its thread inherits the namespace.

@@ -51,3 +51,21 @@ fn fleets_meet_a_broker_a_registry_and_an_api_server() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn each_watch_is_measured_alone_and_calculated_for_a_large_cluster() -> Result<()> {
+    // Two tables of ten watches.
+    let rows = rows(Section::Watches)?;
+    assert_eq!(rows.len(), 22, "{rows:?}");
+    let received = |name: &str| -> Vec<&str> {
+        let row = rows.iter().find(|row| row.contains(name)).map(|row| row.split(" | "));
+        row.into_iter().flatten().skip(2).take(1).collect()
+    };
+    for name in ["scope: node", "`servers`", "own node"] {
+        assert_eq!(received(name), ["0 %"], "{name}: {rows:?}");
+    }
+    for name in ["scope: cluster", "metadata only", "nodes: true"] {
+        assert_eq!(received(name), ["100 %"], "{name}: {rows:?}");
+    }
+    Ok(())
+}

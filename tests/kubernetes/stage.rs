@@ -69,6 +69,7 @@ pub(super) struct Cluster<'a> {
 #[derive(Clone, Debug)]
 pub(super) struct Pod {
     pub(super) name: String,
+    pub(super) namespace: String,
     pub(super) uid: String,
     pub(super) started: i64,
 }
@@ -76,7 +77,11 @@ pub(super) struct Pod {
 impl<'a> Cluster<'a> {
     /// A cluster of this node, with the resolver's service and the agent's account.
     pub(super) fn start(namespace: Option<&'a Namespace>) -> Result<Self> {
-        let api = KubeApi::start_with(namespace, &[])?;
+        Self::of(KubeApi::start_with(namespace, &[])?)
+    }
+
+    /// The same, of an API server that runs.
+    pub(super) fn of(api: KubeApi<'a>) -> Result<Self> {
         api.apply(ACCOUNT)?;
         api.apply(&format!(
             "apiVersion: v1\nkind: Service\nmetadata: {{name: kube-dns, namespace: kube-system}}\n\
@@ -88,7 +93,7 @@ impl<'a> Cluster<'a> {
         )?;
         let address = SERVER_END.ipv4;
         let status = json!({"addresses": [{"type": "InternalIP", "address": address}]});
-        patch_status(&api, "node/node-1", &status)?;
+        patch_status(&api, "", "node/node-1", &status)?;
         Ok(Self { api })
     }
 
@@ -98,6 +103,17 @@ impl<'a> Cluster<'a> {
 
     /// Creates a pod on this node, as yet without an address.
     pub(super) fn create(&self, name: &str, metadata: &Value, host_network: bool) -> Result<Pod> {
+        self.create_on("node-1", name, metadata, host_network)
+    }
+
+    /// Creates a pod on any node.
+    pub(super) fn create_on(
+        &self,
+        node: &str,
+        name: &str,
+        metadata: &Value,
+        host_network: bool,
+    ) -> Result<Pod> {
         let mut whole = json!({"name": name, "namespace": "default", "labels": {"app": name}});
         for (key, value) in metadata.as_object().into_iter().flatten() {
             whole[key] = value.clone();
@@ -107,16 +123,17 @@ impl<'a> Cluster<'a> {
             "kind": "Pod",
             "metadata": whole,
             "spec": {
-                "nodeName": "node-1",
+                "nodeName": node,
                 "hostNetwork": host_network,
                 "containers": [{"name": "main", "image": "nothing:1"}],
             },
         });
         // JSON is YAML.
         self.api.apply(&pod.to_string())?;
-        let uid = ["get", "pod", name, "--output=jsonpath={.metadata.uid}"];
+        let namespace = whole["namespace"].as_str().context("a namespace")?.to_owned();
+        let uid = ["get", "pod", name, "-n", &namespace, "--output=jsonpath={.metadata.uid}"];
         let uid = self.api.kubectl(&uid)?.trim().to_owned();
-        Ok(Pod { name: name.to_owned(), uid, started: now_s()? })
+        Ok(Pod { name: name.to_owned(), namespace, uid, started: now_s()? })
     }
 
     /// Writes that the pod runs with `address`, since its start.
@@ -130,7 +147,7 @@ impl<'a> Cluster<'a> {
             "startTime": text(pod.started - 1)?,
             "containerStatuses": [container(&json!({"running": {"startedAt": started}}))],
         });
-        patch_status(&self.api, &format!("pod/{}", pod.name), &status)
+        patch_status(&self.api, &pod.namespace, &format!("pod/{}", pod.name), &status)
     }
 
     /// Writes that the pod's container was created with this identifier; the pod has no address yet.
@@ -138,7 +155,7 @@ impl<'a> Cluster<'a> {
         let mut main = container(&json!({"waiting": {"reason": "ContainerCreating"}}));
         main["containerID"] = format!("containerd://{id}").into();
         let status = json!({"phase": "Pending", "containerStatuses": [main]});
-        patch_status(&self.api, &format!("pod/{}", pod.name), &status)
+        patch_status(&self.api, &pod.namespace, &format!("pod/{}", pod.name), &status)
     }
 
     /// Writes that the pod has completed, at a time; its object stays, as a Job's does.
@@ -148,11 +165,12 @@ impl<'a> Cluster<'a> {
             "exitCode": 0, "startedAt": started, "finishedAt": finished,
         }});
         let status = json!({"phase": "Succeeded", "containerStatuses": [container(&ended)]});
-        patch_status(&self.api, &format!("pod/{}", pod.name), &status)
+        patch_status(&self.api, &pod.namespace, &format!("pod/{}", pod.name), &status)
     }
 
     pub(super) fn delete(&self, pod: &Pod) -> Result<()> {
-        self.api.kubectl(&["delete", "pod", &pod.name, "--grace-period=0", "--force"])?;
+        let how = ["--namespace", &pod.namespace, "--grace-period=0", "--force"];
+        self.api.kubectl(&[&["delete", "pod", &pod.name][..], &how].concat())?;
         Ok(())
     }
 
@@ -170,9 +188,16 @@ pub(super) fn container(state: &Value) -> Value {
     })
 }
 
-pub(super) fn patch_status(api: &KubeApi<'_>, object: &str, status: &Value) -> Result<()> {
+/// Writes the status of an object; `namespace` is empty for a node.
+pub(super) fn patch_status(
+    api: &KubeApi<'_>,
+    namespace: &str,
+    object: &str,
+    status: &Value,
+) -> Result<()> {
     let patch = json!({"status": status}).to_string();
-    api.kubectl(&["patch", object, "--subresource=status", "--type=merge", "--patch", &patch])?;
+    let how = ["--subresource=status", "--type=merge", "--namespace", namespace];
+    api.kubectl(&[&["patch", object, "--patch", &patch][..], &how].concat())?;
     Ok(())
 }
 

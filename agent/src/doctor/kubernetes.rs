@@ -31,18 +31,27 @@ pub(super) fn look(config: &Config, home: Home) -> Vec<Check> {
 }
 
 fn refused(right: &Right) -> Check {
-    let Right { verb, group, resource, .. } = right;
-    let wrong = match *resource {
+    let Right { watch, verb, group, resource, .. } = right;
+    let wrong = match *watch {
         "jobs" => "denied by RBAC: pods of a CronJob are attributed to their Job only",
         "services" => "denied by RBAC: services are not attributed",
         "nodes" => "denied by RBAC: nodes are not attributed, and the annotation has no effect",
+        "server_pods" => {
+            "denied by RBAC: pods of DNS servers on other nodes are not attributed \
+             (kubernetes.servers)"
+        }
         _ => "denied by RBAC: pods are not attributed",
     };
+    let role = match &right.namespace {
+        Some(namespace) => format!("in the ClusterRole, or in a Role in {namespace}"),
+        None => "in the ClusterRole".to_owned(),
+    };
     let fix = format!(
-        "- {{apiGroups: [\"{group}\"], resources: [{resource}], verbs: [{verb}]}}   # in the ClusterRole"
+        "- {{apiGroups: [\"{group}\"], resources: [{resource}], verbs: [{verb}]}}   # {role}"
     );
-    // Jobs are an addition.
-    let check = if *resource == "jobs" { Check::warn } else { Check::fail };
+    // Jobs and servers elsewhere are additions.
+    let is_addition = matches!(*watch, "jobs" | "server_pods");
+    let check = if is_addition { Check::warn } else { Check::fail };
     check(AREA, right.to_string(), wrong, fix)
 }
 
@@ -80,16 +89,24 @@ mod tests {
 
     #[test]
     fn a_denied_right_is_reported_with_the_rule_that_grants_it() {
-        let right = Right { verb: "watch", group: "", resource: "pods", name: None };
+        let right = Right { watch: "pods", verb: "watch", resource: "pods", ..Right::default() };
         let check = refused(&right);
         assert_eq!((check.verdict, check.what.as_str()), (Verdict::Fail, "watch pods"));
-        assert!(
-            check
-                .fix
-                .unwrap()
-                .starts_with("- {apiGroups: [\"\"], resources: [pods], verbs: [watch]}")
-        );
-        let jobs = Right { verb: "get", group: "batch", resource: "jobs", name: None };
+        let rule = "- {apiGroups: [\"\"], resources: [pods], verbs: [watch]}";
+        assert!(check.fix.unwrap().starts_with(rule));
+
+        let servers = Right {
+            watch: "server_pods",
+            namespace: Some("kube-system".to_owned()),
+            ..right.clone()
+        };
+        let check = refused(&servers);
+        assert_eq!(check.verdict, Verdict::Warn);
+        assert_eq!(check.what, "watch pods --namespace=kube-system");
+        let fix = check.fix.unwrap();
+        assert!(fix.starts_with(rule) && fix.ends_with("or in a Role in kube-system"), "{fix}");
+
+        let jobs = Right { watch: "jobs", verb: "get", group: "batch", resource: "jobs", ..right };
         assert_eq!(refused(&jobs).verdict, Verdict::Warn);
     }
 

@@ -30,6 +30,7 @@ mod services;
 mod spread;
 mod stage;
 mod table;
+mod watches;
 
 use std::{fmt, time::Duration};
 
@@ -66,6 +67,12 @@ pub struct Plan {
     pub registrations: u32,
     /// Agents that watch the pods of their node.
     pub watches: Vec<u32>,
+    /// Nodes of the cluster whose objects the API server has, for each watch alone.
+    pub cluster_nodes: u32,
+    /// Agents with one watch each.
+    pub watchers: u32,
+    /// Changes of an object that they watch.
+    pub changes: u32,
 }
 
 impl Plan {
@@ -87,6 +94,9 @@ impl Plan {
             producers: vec![100, 500, 1_000, 2_500, 5_000],
             registrations: 5_000,
             watches: vec![500, 1_000, 5_000],
+            cluster_nodes: 100,
+            watchers: 500,
+            changes: 200,
         }
     }
 
@@ -107,6 +117,9 @@ impl Plan {
             producers: vec![20],
             registrations: 20,
             watches: vec![20],
+            cluster_nodes: 4,
+            watchers: 5,
+            changes: 3,
         }
     }
 }
@@ -130,11 +143,13 @@ pub enum Section {
     Producers,
     /// Many agents against one registry and one API server.
     Services,
+    /// Each watch of an agent alone, and a large cluster calculated from it.
+    Watches,
 }
 
 impl Section {
     /// All, in the order of the document.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Gateway,
         Self::Node,
         Self::Resolver,
@@ -143,6 +158,7 @@ impl Section {
         Self::Capacity,
         Self::Producers,
         Self::Services,
+        Self::Watches,
     ];
 
     /// Measures; the result is Markdown.
@@ -160,6 +176,7 @@ impl Section {
             Self::Capacity => capacity::measure(plan),
             Self::Producers => producers::measure(plan),
             Self::Services => services::measure(plan),
+            Self::Watches => watches::measure(plan),
         }
     }
 }
@@ -175,6 +192,7 @@ impl fmt::Display for Section {
             Self::Capacity => "capacity",
             Self::Producers => "producers",
             Self::Services => "services",
+            Self::Watches => "watches",
         })
     }
 }

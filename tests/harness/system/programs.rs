@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::{agent::target_directory, kube::go};
 
-const NAMES: [&str; 4] = ["gateway", "collector", "producers", "watches"];
+const NAMES: [&str; 5] = ["gateway", "collector", "producers", "watches", "cluster"];
 
 /// The programs, built.
 #[derive(Clone, Debug)]

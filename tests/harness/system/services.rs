@@ -1,6 +1,7 @@
 //! Many agents against one registry and one API server. docs/scale.md has the arithmetic.
 
 use std::{
+    path::PathBuf,
     thread,
     time::{Duration, Instant},
 };
@@ -72,19 +73,14 @@ fn api_server(plan: &Plan) -> Result<String> {
         table.row(watch(&stage, plan, &programs, &api, agents)?);
     }
     Ok(format!(
-        "One API server, agents that list and watch the pods of their node, services and nodes, each \
-         on a connection of its own:\n\n{}",
+        "One API server, agents that list and watch the pods of their node, DNS servers' pods, \
+         services and their node, each on a connection of its own:\n\n{}",
         table.finish()
     ))
 }
 
-fn watch(
-    stage: &Stage,
-    plan: &Plan,
-    programs: &Programs,
-    api: &KubeApi<'_>,
-    agents: u32,
-) -> Result<[String; 5]> {
+/// Returns the file of a token that may do everything.
+pub(super) fn fleet_token(api: &KubeApi<'_>) -> Result<PathBuf> {
     api.kubectl(&["create", "serviceaccount", "agent", "--namespace=default"])?;
     let account = "--serviceaccount=default:agent";
     api.kubectl(&[
@@ -94,12 +90,22 @@ fn watch(
         "--clusterrole=cluster-admin",
         account,
     ])?;
-    let account = api.account("default", "agent", TOKEN_LIFETIME)?;
+    Ok(api.account("default", "agent", TOKEN_LIFETIME)?.token_file)
+}
+
+fn watch(
+    stage: &Stage,
+    plan: &Plan,
+    programs: &Programs,
+    api: &KubeApi<'_>,
+    agents: u32,
+) -> Result<[String; 5]> {
+    let token = fleet_token(api)?;
     let pid = api.pid()?;
     let (began, before, memory) = (Instant::now(), cpu_time(pid)?, Memory::of(pid)?);
     let mut command = stage.server.command(programs.path("watches"));
     command.args(["-url", &api.url(), "-agents", &agents.to_string(), "-ca"]).arg(api.ca());
-    command.arg("-token").arg(&account.token_file);
+    command.arg("-token").arg(&token);
     let process = Process::spawn("watches", command)?;
     process.wait_for_line("agents watch", 0, DEADLINE)?;
     let (took, cpu) = (began.elapsed(), cpu_time(pid)? - before);

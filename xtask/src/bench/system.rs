@@ -11,13 +11,19 @@ use crate::{
     workspace::{Workspace, as_root, output, run as run_command},
 };
 
-const DOCUMENT: &str = "docs/performance.md";
+/// The document with the table of a section.
+const fn document(section: Section) -> &'static str {
+    match section {
+        Section::Watches => "docs/scale.md",
+        _ => "docs/performance.md",
+    }
+}
 
 /// Options of the system benchmark.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Only these sections (gateway, node, resolver, agent, delay, capacity, producers, services); other
-    /// tables are not changed. May be repeated [default: all]
+    /// Only these sections (gateway, node, resolver, agent, delay, capacity, producers, services,
+    /// watches); other tables are not changed. May be repeated [default: all]
     #[arg(long, requires = "system", value_name = "SECTION", value_parser = section)]
     only: Vec<Section>,
     /// Only check that everything runs, in a minute or two, with a debug build of the agent unless
@@ -68,7 +74,6 @@ fn build(workspace: &Workspace, short: bool) -> Result<std::path::PathBuf> {
 
 fn measure(workspace: &Workspace, options: &Options) -> Result<()> {
     let plan = if options.short { Plan::short() } else { Plan::full() };
-    let path = workspace.root.join(DOCUMENT);
     let chosen = Section::ALL
         .into_iter()
         .filter(|section| options.only.is_empty() || options.only.contains(section));
@@ -77,10 +82,12 @@ fn measure(workspace: &Workspace, options: &Options) -> Result<()> {
         let tables = section.measure(&plan).with_context(|| format!("section {section}"))?;
         println!("── {section}\n\n{circumstances}\n\n{tables}");
         if !options.short {
+            let path = workspace.root.join(document(section));
             let text =
                 fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
             let part = format!("{circumstances}\n\n{}", tables.trim_end());
-            fs::write(&path, replaced(&text, &section.to_string(), &part)?)
+            let text = replaced(&text, &section.to_string(), &part);
+            fs::write(&path, text.with_context(|| path.display().to_string())?)
                 .with_context(|| format!("write {}", path.display()))?;
         }
     }
@@ -90,7 +97,7 @@ fn measure(workspace: &Workspace, options: &Options) -> Result<()> {
 /// The document with the part between the marks of `name` replaced.
 fn replaced(text: &str, name: &str, part: &str) -> Result<String> {
     let [begin, end] = ["begin", "end"].map(|what| format!("<!-- {what} {name} -->"));
-    let missing = || format!("{DOCUMENT} has no {begin} with {end} after it");
+    let missing = || format!("no {begin} with {end} after it");
     let (before, rest) = text.split_once(&begin).with_context(missing)?;
     let (_, after) = rest.split_once(&end).with_context(missing)?;
     Ok(format!("{before}{begin}\n{part}\n\n{end}{after}"))
@@ -130,10 +137,10 @@ mod tests {
     }
 
     #[test]
-    fn the_document_has_a_place_for_each_section() {
-        let document = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name(DOCUMENT);
-        let text = fs::read_to_string(document).expect("the document");
+    fn each_section_has_a_place_in_its_document() {
         for section in Section::ALL {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name(document(section));
+            let text = fs::read_to_string(path).expect("the document");
             replaced(&text, &section.to_string(), "").expect("a place");
         }
     }

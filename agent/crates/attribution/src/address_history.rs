@@ -156,6 +156,31 @@ pub(super) fn any<'a>(claims: impl Iterator<Item = &'a Claim>, owner: &Owner) ->
     spans
 }
 
+/// Computes the spans in which the claims of one owner can hold. While those of several can, the
+/// owner is `several`.
+pub(super) fn unique(claims: &[Claim], several: &Owner) -> Vec<Span> {
+    let possible = |claim: &Claim| {
+        let (Start::Known(from) | Start::Between(from, _)) = claim.start;
+        (from, claim.end.at())
+    };
+    let mut times: Vec<Micros> =
+        claims.iter().map(possible).flat_map(|(from, until)| [from, until]).collect();
+    times.sort_unstable();
+    times.dedup();
+    let mut spans: Vec<Span> = Vec::new();
+    for (from, until) in times.iter().zip(times.iter().skip(1)) {
+        let holds = |claim: &&Claim| possible(claim).0 <= *from && *until <= possible(claim).1;
+        let mut owners = claims.iter().filter(holds).map(|claim| &claim.owner);
+        let Some(first) = owners.next() else { continue };
+        let owner = if owners.all(|other| other == first) { first } else { several };
+        match spans.last_mut() {
+            Some(span) if span.until == *from && span.owner == *owner => span.until = *until,
+            _ => spans.push(Span { from: *from, until: *until, owner: owner.clone() }),
+        }
+    }
+    spans
+}
+
 /// Returns `upper`, with `lower` in its gaps.
 pub(super) fn overlay(lower: Vec<Span>, upper: Vec<Span>) -> Vec<Span> {
     if lower.is_empty() {
@@ -250,6 +275,21 @@ mod tests {
             claim("c", Start::Known(25), End::Open),
         ];
         assert_eq!(shown(&exclusive(claims.iter())), [(10, 100, "a"), (100, Micros::MAX, "c")]);
+    }
+
+    #[test]
+    fn one_of_several_is_named_only_while_it_is_alone() {
+        let several = owner("-several");
+        let a = claim("a", Start::Known(10), End::By(50));
+        // The same pod at its second address.
+        let again = claim("a", Start::Known(10), End::By(50));
+        let b = claim("b", Start::Between(40, 45), End::Known(60));
+        let c = claim("c", Start::Known(60), End::Open);
+        let spans = unique(&[c, a.clone(), again, b], &several);
+        let expected = [(10, 40, "a"), (40, 50, "-several"), (50, 60, "b"), (60, Micros::MAX, "c")];
+        assert_eq!(shown(&spans), expected);
+        assert_eq!(shown(&unique(&[a], &several)), [(10, 50, "a")]);
+        assert_eq!(unique(&[], &several), []);
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! ```text
 //!  API server ─ list, watch ─▶ watch ─▶ object ─▶ ownership ─ snapshot ─▶ directory ─▶ workers
 //!   pods of this node (or all)           the few    by time     immutable    one lookup per record
-//!   services, nodes                      fields     and UID
+//!   DNS servers' pods elsewhere          fields     and UID
+//!   services, nodes
 //! ```
 //!
 //! - Capture never waits for the API server and never ends because of it: the watches run in a
@@ -14,7 +15,8 @@
 //! - Workers read without locks: [`directory`].
 //!
 //! The requests and the rights that they need (verbs list and watch): `pods` with `spec.nodeName`
-//! of this node, or all of them; `services`; `nodes`, all or this one. Each Job with pods here is
+//! of this node, or all of them; `pods` of the DNS servers by their labels; `services`; `nodes`, all
+//! or this one. Each Job with pods here is
 //! requested once (its metadata), to find its CronJob. Deployments follow from the pods' own
 //! fields.
 
@@ -31,54 +33,43 @@ mod object;
 mod ownership;
 mod pods;
 pub mod rights;
+mod selection;
+mod selector;
 mod status;
+mod tasks;
 mod watch;
 mod watch_coordinator;
 
 use std::{
-    collections::HashSet,
     net::IpAddr,
     sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
 };
 
-use tap53_base::addresses;
 use tap53_records::encode::Identity;
-use tokio::{
-    sync::{mpsc, oneshot, watch as latest},
-    time::{MissedTickBehavior, interval, sleep},
-};
+use tokio::sync::{mpsc, oneshot, watch as latest};
 
 pub use containers::{ContainerDirectory, Containers, ContainersStatus, Hierarchy, find_tree};
 pub use directory::{Directory, Reader};
 pub use endpoint::Endpoint;
 pub use ownership::Limits;
+pub use selector::LabelSelector;
 pub use status::{Moment, Status, WatchStatus};
 
 use crate::config::{KubernetesConfig, Scope};
 use address_history::End;
-use client::{RequestError, Timeouts};
+use client::Timeouts;
 use directory::Published;
-use object::{Node, Object, Pod, Service};
 use ownership::{Hold, Ownership, PodClaim};
-use watch::{Backoff, Change, follow};
-use watch_coordinator::{JobQuery, MAX_PENDING_JOBS, WatchCoordinator, now_us};
+use selection::Selections;
+use watch_coordinator::{MAX_PENDING_JOBS, WatchCoordinator};
 
 /// The annotation of a Node object that selects the interfaces to capture from.
 pub const CAPTURE_ANNOTATION: &str = "tap53.io/capture";
 
-/// Interval at which expired claims are removed and the addresses of this host are read.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
-
 /// Maximum time that the start waits for the first lists.
 const INITIAL_LIST_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// Interval between two Job queries.
-const JOB_QUERY_INTERVAL: Duration = Duration::from_millis(50);
-
-/// The interface that has the addresses of all services if kube-proxy uses IPVS.
-const IPVS_INTERFACE: &str = "kube-ipvs0";
 
 /// The running watches.
 #[derive(Debug)]
@@ -135,12 +126,11 @@ impl Kubernetes {
             scope: config.scope,
             ..Default::default()
         };
+        let selections = Selections::new(config, node);
         let published = Arc::new(Published::new(status));
         published.change_status(|status| {
-            status.watch(Pod::RESOURCE);
-            status.watch(Node::RESOURCE);
-            if config.services {
-                status.watch(Service::RESOURCE);
+            for (_, selection) in selections.iter() {
+                status.watch(selection.watch);
             }
             status.summarize();
         });
@@ -151,20 +141,26 @@ impl Kubernetes {
             node: (config.scope == Scope::Node).then(|| node.to_owned()),
         };
         let coordinator = Arc::new(WatchCoordinator::new(
-            config.kubeconfig.clone(),
-            config.labels.clone(),
+            config,
             timeouts,
-            Ownership::new(node, limits, &config.cidrs, hold),
+            Ownership::new(node, limits, &config.cidrs, hold)
+                .with_node_cache(&config.node_local_dns.addresses),
             published.clone(),
             queries,
         ));
         let (send_annotation, annotation) = latest::channel(None);
         let (stop, stopped) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (config, node) = (config.clone(), node.to_owned());
+        let node = node.to_owned();
         let thread = thread::Builder::new().name("kubernetes".to_owned()).spawn(move || {
             runtime.block_on(async {
-                tokio::spawn(run(coordinator, config, node, send_annotation, received_queries));
+                tokio::spawn(tasks::run(
+                    coordinator,
+                    selections,
+                    node,
+                    send_annotation,
+                    received_queries,
+                ));
                 // The sender was dropped.
                 let _ = stopped.await;
             });
@@ -202,173 +198,6 @@ impl Drop for Kubernetes {
     }
 }
 
-async fn run(
-    coordinator: Arc<WatchCoordinator>,
-    config: KubernetesConfig,
-    node: String,
-    annotation: latest::Sender<Option<String>>,
-    queries: mpsc::Receiver<JobQuery>,
-) {
-    let this_node = format!("spec.nodeName={node}");
-    let pods = (config.scope == Scope::Node).then_some(this_node);
-    let nodes = (!config.nodes).then(|| format!("metadata.name={node}"));
-    // Spawn each separately, so that one that waits does not delay another.
-    let tasks = [
-        tokio::spawn({
-            let coordinator = coordinator.clone();
-            async move { coordinator.publish_changes().await }
-        }),
-        tokio::spawn(follow_pods(coordinator.clone(), pods)),
-        tokio::spawn(follow_nodes(coordinator.clone(), nodes, node.clone(), annotation)),
-        tokio::spawn(resolve_jobs(coordinator.clone(), queries)),
-        tokio::spawn(sweep(coordinator.clone(), node)),
-    ];
-    if config.services {
-        follow_services(coordinator).await;
-    }
-    for task in tasks {
-        // A task ends only by a panic, which its thread has reported; the others continue.
-        let _ = task.await;
-    }
-}
-
-async fn follow_pods(coordinator: Arc<WatchCoordinator>, selector: Option<String>) {
-    let take = |change: Change<Pod>| {
-        let now = now_us();
-        match change {
-            Change::Applied(pod) => coordinator.pod(&pod, now),
-            Change::Deleted(pod) => {
-                coordinator.change(|ownership| {
-                    ownership.object_deleted(&pod.metadata().uid, pod.end(now))
-                });
-            }
-            Change::Listed(present) => {
-                coordinator.change(|ownership| ownership.retain_pods(&present, now));
-            }
-        }
-    };
-    follow(&coordinator, selector, take).await;
-}
-
-async fn follow_services(coordinator: Arc<WatchCoordinator>) {
-    let take = |change: Change<Service>| {
-        let now = now_us();
-        coordinator.change(|ownership| match change {
-            Change::Applied(service) => ownership.service(service.claim(now), now),
-            Change::Deleted(service) => {
-                ownership.object_deleted(&service.metadata().uid, End::By(now))
-            }
-            Change::Listed(present) => ownership.retain_services(&present, now),
-        });
-    };
-    follow(&coordinator, None, take).await;
-}
-
-async fn follow_nodes(
-    coordinator: Arc<WatchCoordinator>,
-    selector: Option<String>,
-    this: String,
-    annotation: latest::Sender<Option<String>>,
-) {
-    let publish = |value: Option<&String>| {
-        annotation.send_if_modified(|current| {
-            let changes = current.as_ref() != value;
-            if changes {
-                *current = value.cloned();
-            }
-            changes
-        });
-    };
-    let take = |change: Change<Node>| match change {
-        Change::Applied(node) => {
-            if node.metadata().name == this {
-                publish(node.annotation(CAPTURE_ANNOTATION));
-            }
-            coordinator.change(|ownership| ownership.node(node.claim()));
-        }
-        Change::Deleted(node) => {
-            if node.metadata().name == this {
-                publish(None);
-            }
-            coordinator.change(|ownership| ownership.node_deleted(&node.metadata().name));
-        }
-        Change::Listed(present) => {
-            if !present.contains(&this) {
-                publish(None);
-            }
-            coordinator.change(|ownership| ownership.retain_nodes(&present));
-        }
-    };
-    follow(&coordinator, selector, take).await;
-}
-
-/// Queries Jobs one after the other. While the API server is unreachable the same query is retried,
-/// since the next one would fail too. Results are cached.
-async fn resolve_jobs(coordinator: Arc<WatchCoordinator>, mut queries: mpsc::Receiver<JobQuery>) {
-    let timeouts = coordinator.timeouts();
-    let mut backoff = Backoff::new(&timeouts);
-    while let Some(JobQuery { uid, namespace, name }) = queries.recv().await {
-        loop {
-            let response = async {
-                client::job(&coordinator.client().await?, &namespace, &name, &timeouts).await
-            };
-            match response.await {
-                // A Job of the same name with another UID is a different one.
-                Ok(job) if job.metadata.uid == uid => {
-                    coordinator.job(&uid, job.metadata.controller())
-                }
-                Ok(_) | Err(RequestError::Refused { status: 404, .. }) => {
-                    coordinator.job(&uid, None)
-                }
-                Err(error) => {
-                    coordinator.job_failed(&error);
-                    if error.is_transient() {
-                        if error.is_about_credentials() {
-                            coordinator.drop_client().await;
-                        }
-                        sleep(backoff.next(error.retry_after())).await;
-                        continue;
-                    }
-                    coordinator.job(&uid, None);
-                }
-            }
-            break;
-        }
-        backoff = Backoff::new(&timeouts);
-        sleep(JOB_QUERY_INTERVAL).await;
-    }
-}
-
-/// Removes expired claims, and reads the addresses of this host.
-async fn sweep(coordinator: Arc<WatchCoordinator>, node: String) {
-    let mut ticks = interval(SWEEP_INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let local = local_addresses();
-        coordinator.change(|ownership| {
-            ownership.sweep(now_us());
-            ownership.local(&node, local);
-        });
-    }
-}
-
-/// Returns the addresses of this host's interfaces: that of a bridge, from which the host reaches
-/// its pods, is not in the Node object. Link-local IPv6 addresses are useless without their
-/// interface.
-fn local_addresses() -> Vec<IpAddr> {
-    let Ok(addresses) = addresses::of_interfaces() else { return Vec::new() };
-    let addresses: HashSet<IpAddr> = addresses
-        .filter(|(interface, _)| interface != IPVS_INTERFACE)
-        .map(|(_, address)| address)
-        .filter(|address| match address {
-            IpAddr::V4(_) => true,
-            IpAddr::V6(address) => !address.is_unicast_link_local(),
-        })
-        .collect();
-    addresses.into_iter().collect()
-}
-
 impl Directory {
     /// Creates a directory of pods that have had these addresses for ever, of an agent on `node`, for
     /// benchmarks.
@@ -382,6 +211,7 @@ impl Directory {
                 identity,
                 addresses,
                 host_network: false,
+                is_node_cache: false,
                 start: Some(0),
                 earliest: 0,
                 end: End::Open,
@@ -444,6 +274,7 @@ impl Scripted {
             },
             addresses: vec![address],
             host_network: false,
+            is_node_cache: false,
             start: Some(start_us),
             earliest: start_us,
             end: End::Open,

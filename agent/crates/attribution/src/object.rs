@@ -16,6 +16,7 @@ use tap53_records::encode::{Attribution, Identity};
 use super::{
     address_history::{End, Micros},
     ownership::{NodeClaim, PodClaim, ServiceClaim},
+    selector::LabelSelector,
 };
 
 /// Resolution of times in objects: whole seconds, rounded down.
@@ -220,6 +221,14 @@ impl Pod {
         self.metadata.controller()
     }
 
+    /// Returns true if the pod is in its node's network and in the namespace of the DNS servers, if
+    /// there is one, and has the labels of the node's DNS cache.
+    pub(super) fn is_node_cache(&self, selector: &LabelSelector, namespace: Option<&str>) -> bool {
+        self.spec.host_network
+            && namespace.is_none_or(|namespace| namespace == self.metadata.namespace)
+            && selector.selects(&self.metadata.labels)
+    }
+
     /// Returns true if the pod has ended without having been deleted.
     fn has_ended(&self) -> bool {
         matches!(self.status.phase.as_str(), "Succeeded" | "Failed")
@@ -254,6 +263,7 @@ impl Pod {
             identity,
             addresses: self.addresses(),
             host_network: spec.host_network,
+            is_node_cache: false,
             start: status.had_addresses_at(),
             earliest: earliest.unwrap_or(now),
             end: if self.has_ended() { self.end(now) } else { End::Open },

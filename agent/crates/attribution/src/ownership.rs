@@ -12,6 +12,7 @@ mod holder;
 mod hosts;
 mod local_pods;
 mod resolve;
+mod servers;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -68,6 +69,8 @@ pub(super) struct Ownership {
     awaited: Arc<[IpNet]>,
     unknown_owners: Arc<UnknownOwners>,
     local_pods: LocalPods,
+    /// Addresses at which the DNS cache of this node answers.
+    node_cache: Vec<IpAddr>,
     changed: bool,
     counts: Counts,
 }
@@ -87,11 +90,18 @@ impl Ownership {
             awaited: Arc::new([]),
             unknown_owners: Arc::default(),
             local_pods: LocalPods::of(node),
+            node_cache: Vec::new(),
             changed: true,
             counts: Counts::default(),
         };
         ownership.collect_ranges();
         ownership
+    }
+
+    /// The same, which names the pod that is the DNS cache of this node at these addresses.
+    pub(super) fn with_node_cache(mut self, addresses: &[IpAddr]) -> Self {
+        self.node_cache = addresses.to_vec();
+        self
     }
 
     pub(super) const fn counts(&self) -> Counts {
@@ -138,6 +148,7 @@ impl Ownership {
             identity: pod.identity,
             addresses: &pod.addresses,
             times: Times { reported, earliest: pod.earliest.min(now), end },
+            is_node_cache: pod.is_node_cache,
         };
         self.object(object, now);
     }
@@ -155,6 +166,7 @@ impl Ownership {
             identity: service.identity,
             addresses: &service.addresses,
             times: Times { reported: Some(created), earliest: created, end: End::Open },
+            is_node_cache: false,
         };
         self.object(object, now);
     }
@@ -171,24 +183,22 @@ impl Ownership {
         }
     }
 
-    /// Ends the claims of pods that are not in `present`, at some time before `now`.
+    /// Ends the claims of pods in the scope that are not in `present`, at some time before `now`.
     pub(super) fn retain_pods(&mut self, present: &HashSet<String>, now: Micros) {
         self.local_pods.retain(|uid| present.contains(uid), now);
-        self.retain(present, now, |kind| kind != Kind::Service);
+        self.retain(present, now, |holder| holder.kind != Kind::Service && !holder.is_server);
     }
 
     /// Ends the claims of services that are not in `present`, at some time before `now`.
     pub(super) fn retain_services(&mut self, present: &HashSet<String>, now: Micros) {
-        self.retain(present, now, |kind| kind == Kind::Service);
+        self.retain(present, now, |holder| holder.kind == Kind::Service);
     }
 
-    fn retain(&mut self, present: &HashSet<String>, now: Micros, of: impl Fn(Kind) -> bool) {
+    fn retain(&mut self, present: &HashSet<String>, now: Micros, of: impl Fn(&Holder) -> bool) {
         let gone: Vec<Arc<str>> = self
             .holders
             .iter()
-            .filter(|(uid, holder)| {
-                holder.live && of(holder.kind) && !present.contains(uid.as_ref())
-            })
+            .filter(|(uid, holder)| holder.live && of(holder) && !present.contains(uid.as_ref()))
             .map(|(uid, _)| uid.clone())
             .collect();
         for uid in gone {
@@ -212,7 +222,8 @@ impl Ownership {
 
     /// Merges the state of an object into its claims. Claims change nowhere else.
     fn object(&mut self, object: Object<'_>, now: Micros) {
-        let Object { kind, uid, identity, addresses, times } = object;
+        let Object { kind, uid, identity, addresses, times, is_node_cache } = object;
+        let is_server = kind != Kind::Service && !self.has_in_scope(&identity);
         let uid: Arc<str> = match self.holders.get_key_value(uid) {
             Some((uid, _)) => uid.clone(),
             None => uid.into(),
@@ -232,10 +243,11 @@ impl Ownership {
             return;
         }
         let holder = self.holders.entry(uid.clone()).or_insert_with(|| {
-            *live_of(&mut self.counts, kind) += 1;
+            *live_of(&mut self.counts, kind, is_server) += 1;
             let owner = Owner::new(identity.clone());
-            Holder { kind, owner, held: Vec::new(), live: true }
+            Holder { kind, owner, held: Vec::new(), live: true, is_server, is_node_cache }
         });
+        holder.is_node_cache = is_node_cache;
         if holder.owner.identity() != &identity {
             holder.owner = Owner::new(identity);
         }
@@ -285,7 +297,7 @@ impl Ownership {
         if let Some(holder) = self.holders.get_mut(uid)
             && std::mem::take(&mut holder.live)
         {
-            *live_of(&mut self.counts, holder.kind) -= 1;
+            *live_of(&mut self.counts, holder.kind, holder.is_server) -= 1;
         }
     }
 }

@@ -12,7 +12,10 @@ use serde_json::json;
 use tap53_base::visible::with_causes;
 
 use super::client::{RequestError, Timeouts, connect, read, send};
-use crate::config::KubernetesConfig;
+use crate::{
+    config::KubernetesConfig,
+    selection::{Selection, Selections},
+};
 
 const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
 
@@ -20,8 +23,10 @@ const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A request that the watches make.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Right {
+    /// Name of the watch that needs it, as in the status; `jobs` for the queries of Jobs.
+    pub watch: &'static str,
     /// `get`, `list` or `watch`.
     pub verb: &'static str,
     /// API group; empty for the core one.
@@ -30,35 +35,48 @@ pub struct Right {
     pub resource: &'static str,
     /// Name of the only object that is requested; `None` for all.
     pub name: Option<String>,
+    /// Namespace; `None` for all.
+    pub namespace: Option<String>,
+    /// Field selector, which some authorizers look at; RBAC does not.
+    pub fields: Option<String>,
+    /// Label selector, as above.
+    pub labels: Option<String>,
 }
 
 /// Formats the right as arguments of `kubectl auth can-i`.
 impl fmt::Display for Right {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { verb, group, resource, name } = self;
+        let Self { verb, group, resource, name, namespace, .. } = self;
         write!(f, "{verb} {resource}")?;
         if !group.is_empty() {
             write!(f, ".{group}")?;
         }
-        name.iter().try_for_each(|name| write!(f, "/{name}"))
+        name.iter().try_for_each(|name| write!(f, "/{name}"))?;
+        namespace.iter().try_for_each(|namespace| write!(f, " --namespace={namespace}"))
     }
 }
 
 /// Returns the rights that the watches need.
 pub fn needed(config: &KubernetesConfig, node: &str) -> Vec<Right> {
-    let right = |verb, group, resource, name| Right { verb, group, resource, name };
-    let mut rights = Vec::new();
-    for verb in ["list", "watch"] {
-        rights.push(right(verb, "", "pods", None));
-        if config.services {
-            rights.push(right(verb, "", "services", None));
-        }
-        // One node is watched by a field selector on its name.
-        let name = (!config.nodes).then(|| node.to_owned());
-        rights.push(right(verb, "", "nodes", name));
-    }
-    rights.push(right("get", "batch", "jobs", None));
-    rights
+    let selections = Selections::new(config, node);
+    // One node is watched by a field selector on its name.
+    let only = |resource| (resource == "nodes" && !config.nodes).then(|| node.to_owned());
+    let of = |verb, resource, selection: &Selection| Right {
+        watch: selection.watch,
+        verb,
+        resource,
+        name: only(resource),
+        namespace: selection.namespace.clone(),
+        fields: selection.fields.clone(),
+        labels: selection.labels.clone(),
+        ..Right::default()
+    };
+    let all = ["list", "watch"].into_iter().flat_map(|verb| {
+        selections.iter().map(move |(resource, selection)| of(verb, resource, selection))
+    });
+    let jobs =
+        Right { watch: "jobs", verb: "get", group: "batch", resource: "jobs", ..Right::default() };
+    all.chain([jobs]).collect()
 }
 
 /// Reasons why the rights cannot be checked.
@@ -113,15 +131,22 @@ async fn review(client: &Client, right: &Right) -> Result<bool, RequestError> {
         allowed: bool,
     }
     let timeouts = Timeouts { response: TIMEOUT, ..Timeouts::default() };
+    let mut attributes = json!({
+        "verb": right.verb,
+        "group": right.group,
+        "resource": right.resource,
+        "name": right.name,
+        "namespace": right.namespace,
+    });
+    for (key, selector) in [("fieldSelector", &right.fields), ("labelSelector", &right.labels)] {
+        if let Some(selector) = selector {
+            attributes[key] = json!({"rawSelector": selector});
+        }
+    }
     let body = json!({
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SelfSubjectAccessReview",
-        "spec": {"resourceAttributes": {
-            "verb": right.verb,
-            "group": right.group,
-            "resource": right.resource,
-            "name": right.name,
-        }},
+        "spec": {"resourceAttributes": attributes},
     });
     let request = http::Request::builder()
         .method(Method::POST)
@@ -138,6 +163,7 @@ async fn review(client: &Client, right: &Right) -> Result<bool, RequestError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{LabelSelector, config::Services};
     use tap53_base::settings::Section;
 
     #[test]
@@ -151,23 +177,47 @@ mod tests {
             needed(&config),
             [
                 "list pods",
+                "list pods --namespace=kube-system",
+                "list nodes/node-1",
                 "list services",
-                "list nodes",
                 "watch pods",
+                "watch pods --namespace=kube-system",
+                "watch nodes/node-1",
                 "watch services",
-                "watch nodes",
                 "get jobs.batch"
             ]
         );
-        (config.services, config.nodes) = (false, false);
+        config.services = Services::Servers;
+        config.servers.namespace = None;
+        assert_eq!(needed(&config)[1..4], ["list pods", "list nodes/node-1", "list services"]);
+        config.services = Services::None;
+        config.servers.selector = LabelSelector::default();
+        config.nodes = true;
         assert_eq!(
             needed(&config),
+            ["list pods", "list nodes", "watch pods", "watch nodes", "get jobs.batch"]
+        );
+    }
+
+    #[test]
+    fn a_right_has_the_selectors_of_its_request() {
+        let read = |section: &mut Section<'_>| KubernetesConfig::read(section, true);
+        let config = Section::root(None, &mut Vec::new(), read);
+        let rights = needed(&config, "node-1");
+        let selectors: Vec<_> = rights[..3]
+            .iter()
+            .map(|right| (right.watch, right.fields.as_deref(), right.labels.as_deref()))
+            .collect();
+        assert_eq!(
+            selectors,
             [
-                "list pods",
-                "list nodes/node-1",
-                "watch pods",
-                "watch nodes/node-1",
-                "get jobs.batch"
+                ("pods", Some("spec.nodeName=node-1"), None),
+                (
+                    "server_pods",
+                    Some("spec.hostNetwork=false"),
+                    Some("k8s-app in (kube-dns,node-local-dns)")
+                ),
+                ("nodes", Some("metadata.name=node-1"), None),
             ]
         );
     }

@@ -8,6 +8,7 @@ use crate::{config::Scope, containers::ContainersStatus};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     pub(super) pods: usize,
+    pub(super) server_pods: usize,
     pub(super) services: usize,
     pub(super) nodes: usize,
     pub(super) claims: usize,
@@ -36,8 +37,10 @@ pub struct Status {
     pub stale_since: Option<Moment>,
     /// Time of the last event of any watch.
     pub last_event: Option<Moment>,
-    /// Number of known live pods.
+    /// Number of known live pods in the scope.
     pub pods: usize,
+    /// Number of known live pods of DNS servers on other nodes, beyond the scope.
+    pub server_pods: usize,
     /// Number of known services with an address.
     pub services: usize,
     /// Number of known nodes.
@@ -67,7 +70,7 @@ pub struct Status {
 /// State of one watch.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct WatchStatus {
-    /// The resource: `pods`, `services`, `nodes`.
+    /// What it watches: `pods`, `server_pods`, `services`, `nodes`.
     pub resource: &'static str,
     /// True if the watch has listed its objects and follows them now.
     pub connected: bool,
@@ -120,6 +123,7 @@ impl Status {
     /// Copies the counts of known objects.
     pub(super) const fn set_counts(&mut self, counts: Counts) {
         self.pods = counts.pods;
+        self.server_pods = counts.server_pods;
         self.services = counts.services;
         self.nodes = counts.nodes;
         self.claims = counts.claims;

@@ -1,13 +1,17 @@
 //! The watches against a stub that fails in every way; the integration tests use a real API server.
 
+mod servers;
+
 use std::time::Instant;
 
 use tap53_records::encode::Attribution;
 
 use super::{
     stub::{Part, Request, Stub, answer, event, list, page, pod, stream},
+    watch_coordinator::now_us,
     *,
 };
+use crate::config::{NodeLocalDnsConfig, ServersConfig, Services};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -25,7 +29,9 @@ fn config(stub: &Stub) -> KubernetesConfig {
         kubeconfig: Some(stub.kubeconfig()),
         scope: Scope::Cluster,
         labels: Vec::new(),
-        services: false,
+        servers: ServersConfig::default(),
+        node_local_dns: NodeLocalDnsConfig::default(),
+        services: Services::None,
         nodes: false,
         cidrs: Vec::new(),
         hold: Duration::from_secs(3),

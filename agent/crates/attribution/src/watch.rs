@@ -36,6 +36,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{
     client::{self, RequestError, Timeouts},
     object::{MetadataOnly, Object},
+    selection::Selection,
     watch_coordinator::WatchCoordinator,
 };
 
@@ -122,10 +123,10 @@ impl Backoff {
     }
 }
 
-/// Follows the objects that `selector` selects. Never returns.
+/// Follows the selected objects. Never returns.
 pub(super) async fn follow<T: Object>(
     coordinator: &WatchCoordinator,
-    selector: Option<String>,
+    selection: Selection,
     mut take: impl FnMut(Change<T>),
 ) {
     let timeouts = coordinator.timeouts();
@@ -135,13 +136,8 @@ pub(super) async fn follow<T: Object>(
         let mut streaming_since = None;
         let ended = async {
             let client = coordinator.client().await?;
-            let mut source = Source {
-                coordinator,
-                client,
-                timeouts,
-                selector: selector.as_deref(),
-                take: &mut take,
-            };
+            let mut source =
+                Source { coordinator, client, timeouts, selection: &selection, take: &mut take };
             let version = match &mut version {
                 Some(version) => version,
                 none => none.insert(source.list().await?),
@@ -165,7 +161,7 @@ pub(super) async fn follow<T: Object>(
             coordinator.drop_client().await;
         }
         let wait = backoff.next(error.retry_after());
-        coordinator.watch_failed(T::RESOURCE, &error, wait);
+        coordinator.watch_failed(selection.watch, &error, wait);
         sleep(wait).await;
     }
 }
@@ -175,11 +171,18 @@ struct Source<'a, F> {
     coordinator: &'a WatchCoordinator,
     client: Client,
     timeouts: Timeouts,
-    selector: Option<&'a str>,
+    selection: &'a Selection,
     take: &'a mut F,
 }
 
 impl<F> Source<'_, F> {
+    fn collection<T: Object>(&self) -> Request {
+        Request::new(match &self.selection.namespace {
+            Some(namespace) => format!("/api/v1/namespaces/{namespace}/{}", T::RESOURCE),
+            None => format!("/api/v1/{}", T::RESOURCE),
+        })
+    }
+
     /// Lists all objects, and returns the version to watch from.
     async fn list<T: Object>(&mut self) -> Result<String, RequestError>
     where
@@ -189,12 +192,13 @@ impl<F> Source<'_, F> {
         let mut continue_token = None;
         loop {
             let parameters = ListParams {
-                field_selector: self.selector.map(str::to_owned),
+                field_selector: self.selection.fields.clone(),
+                label_selector: self.selection.labels.clone(),
                 limit: Some(PAGE_SIZE),
                 continue_token,
                 ..Default::default()
             };
-            let request = collection::<T>().list(&parameters).map_err(unusable)?;
+            let request = self.collection::<T>().list(&parameters).map_err(unusable)?;
             let response = client::send(&self.client, request, &self.timeouts).await?;
             let body = client::read(response, &self.timeouts).await?;
             let page: Page<T> = serde_json::from_slice(&body)
@@ -207,7 +211,7 @@ impl<F> Source<'_, F> {
             continue_token = page.metadata.continue_token.filter(|token| !token.is_empty());
             if continue_token.is_none() {
                 (self.take)(Change::Listed(present));
-                self.coordinator.listed(T::RESOURCE);
+                self.coordinator.listed(self.selection.watch);
                 return Ok(page.metadata.resource_version);
             }
         }
@@ -223,15 +227,16 @@ impl<F> Source<'_, F> {
         F: FnMut(Change<T>),
     {
         let parameters = WatchParams {
-            field_selector: self.selector.map(str::to_owned),
+            field_selector: self.selection.fields.clone(),
+            label_selector: self.selection.labels.clone(),
             timeout: Some(STREAM_TIMEOUT_SECONDS),
             bookmarks: true,
             ..Default::default()
         };
-        let request = collection::<T>().watch(&parameters, version).map_err(unusable)?;
+        let request = self.collection::<T>().watch(&parameters, version).map_err(unusable)?;
         let response = client::send(&self.client, request, &self.timeouts).await?;
         *since = Some(Instant::now());
-        self.coordinator.connected(T::RESOURCE);
+        self.coordinator.connected(self.selection.watch);
         let mut lines = Lines { body: response.into_body(), buffer: Vec::new(), searched: 0 };
         while let Some(line) = lines.next(&self.timeouts).await? {
             if line.trim_ascii().is_empty() {
@@ -255,15 +260,11 @@ impl<F> Source<'_, F> {
             *version = metadata;
             if let Some(change) = change {
                 (self.take)(change);
-                self.coordinator.event(T::RESOURCE);
+                self.coordinator.event(self.selection.watch);
             }
         }
         Ok(())
     }
-}
-
-fn collection<T: Object>() -> Request {
-    Request::new(format!("/api/v1/{}", T::RESOURCE))
 }
 
 /// Converts the error of a request that cannot be built; none of ours should.

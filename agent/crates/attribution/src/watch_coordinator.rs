@@ -13,9 +13,11 @@ use tokio::sync::{Notify, mpsc};
 use super::{
     address_history::Micros,
     client::{self, RequestError, Timeouts},
+    config::KubernetesConfig,
     directory::Published,
     object::{Object, OwnerReference, Pod, workload},
-    ownership::Ownership,
+    ownership::{Ownership, PodClaim},
+    selector::LabelSelector,
     status::{Moment, WatchStatus},
 };
 
@@ -36,6 +38,10 @@ pub(super) struct JobQuery {
 pub(super) struct WatchCoordinator {
     kubeconfig: Option<PathBuf>,
     labels: Vec<String>,
+    /// Selects the pod that is the DNS cache of this node.
+    node_cache: LabelSelector,
+    /// Namespace of the DNS servers; `None` for all.
+    servers: Option<String>,
     timeouts: Timeouts,
     client: tokio::sync::Mutex<Option<Client>>,
     state: Mutex<State>,
@@ -60,8 +66,7 @@ struct Jobs {
 
 impl WatchCoordinator {
     pub(super) fn new(
-        kubeconfig: Option<PathBuf>,
-        labels: Vec<String>,
+        config: &KubernetesConfig,
         timeouts: Timeouts,
         ownership: Ownership,
         published: Arc<Published>,
@@ -69,8 +74,10 @@ impl WatchCoordinator {
     ) -> Self {
         let jobs = Jobs { known: HashMap::new(), waiting: HashMap::new(), queries };
         Self {
-            kubeconfig,
-            labels,
+            kubeconfig: config.kubeconfig.clone(),
+            labels: config.labels.clone(),
+            node_cache: config.node_local_dns.selector.clone(),
+            servers: config.servers.namespace.clone(),
             timeouts,
             client: tokio::sync::Mutex::new(None),
             state: Mutex::new(State { ownership, jobs }),
@@ -118,9 +125,20 @@ impl WatchCoordinator {
             _ => None,
         };
         let cron = cron.as_ref().map(|(kind, name)| (kind.as_str(), name.as_str()));
-        ownership.pod(pod.claim(&self.labels, cron.or(stated), now), now);
+        ownership.pod(self.claim(pod, cron.or(stated), now), now);
         drop(state);
         self.dirty.notify_one();
+    }
+
+    /// Applies an event of a DNS server's pod.
+    pub(super) fn server_pod(&self, pod: &Pod, now: Micros) {
+        let claim = self.claim(pod, workload(pod), now);
+        self.change(|ownership| ownership.server_pod(claim, now));
+    }
+
+    fn claim(&self, pod: &Pod, workload: Option<(&str, &str)>, now: Micros) -> PodClaim {
+        let is_node_cache = pod.is_node_cache(&self.node_cache, self.servers.as_deref());
+        PodClaim { is_node_cache, ..pod.claim(&self.labels, workload, now) }
     }
 
     /// Records the owner of a Job. `controller` is `None` if it has none, or if it cannot be found

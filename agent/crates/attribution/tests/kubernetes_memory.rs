@@ -22,7 +22,7 @@ use std::{
 use stub_api::{Part, Stub, event, list, page, stream};
 use tap53_attribution::{
     Directory, Kubernetes, Status,
-    config::{KubernetesConfig, Scope},
+    config::{KubernetesConfig, NodeLocalDnsConfig, Scope, ServersConfig, Services},
 };
 use tap53_records::encode::{Attribution, Identity};
 
@@ -129,7 +129,9 @@ fn ten_thousand_pods_stay_within_the_documented_memory_over_many_lists() {
         kubeconfig: Some(stub.kubeconfig()),
         scope: Scope::Cluster,
         labels: vec!["app.kubernetes.io/name".to_owned()],
-        services: false,
+        servers: ServersConfig::default(),
+        node_local_dns: NodeLocalDnsConfig::default(),
+        services: Services::None,
         nodes: false,
         cidrs: Vec::new(),
         hold: Duration::from_secs(3),

@@ -14,12 +14,11 @@ pub(super) fn enrichment_text(enrichment: &Value, colored: bool) -> String {
         return format!("kubernetes: not configured\n{containers}");
     }
     let whose = if word("scope") == Some("cluster") { "the cluster" } else { "this node" };
-    let known = format!(
-        "known: pods of {whose} {}, services {}, nodes {}",
-        count("pods"),
-        count("services"),
-        count("nodes")
-    );
+    let mut pods = format!("pods of {whose} {}", count("pods"));
+    if count("server_pods") > 0 {
+        pods.push_str(&format!(", of DNS servers elsewhere {}", count("server_pods")));
+    }
+    let known = format!("known: {pods}, services {}, nodes {}", count("services"), count("nodes"));
     let connected = is("connected");
     let state = if connected { "connected" } else { "not connected" };
     let mut text = format!("kubernetes: {}; {known}", paint_unless(connected, colored, state));
@@ -100,6 +99,8 @@ mod tests {
         });
         let known = "known: pods of this node 3, services 2, nodes 1";
         assert_eq!(enrichment_text(&status, false), format!("kubernetes: connected; {known}\n"));
+        status["server_pods"] = 2.into();
+        let known = "known: pods of this node 3, of DNS servers elsewhere 2, services 2, nodes 1";
         status["connected"] = false.into();
         status["reason"] = "pods: connection refused".into();
         status["stale_since"] = "2026-11-25T22:45:57.000000Z".into();

@@ -74,13 +74,16 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_kubernetes_objects",
         kind: Gauge,
-        help: "Known live objects.",
+        help: "Known live objects; server_pods are those of DNS servers on other nodes.",
         labels: &["resource"],
         collect: |r, s| {
             if_kubernetes(r, |of| {
-                for (resource, known) in
-                    [("pods", of.pods), ("services", of.services), ("nodes", of.nodes)]
-                {
+                for (resource, known) in [
+                    ("pods", of.pods),
+                    ("server_pods", of.server_pods),
+                    ("services", of.services),
+                    ("nodes", of.nodes),
+                ] {
                     s.count(&[resource], known as u64);
                 }
             })

@@ -190,3 +190,18 @@ fn services_and_nodes_name_their_addresses() {
     assert_eq!(claim.addresses, [IpAddr::from([192, 0, 2, 10])]);
     assert_eq!(claim.ranges.len(), 3);
 }
+
+#[test]
+fn only_a_host_network_pod_of_the_servers_namespace_is_the_nodes_cache() {
+    let selector = LabelSelector::parse("app=web").unwrap();
+    let mut value = running();
+    assert!(!pod(value.clone()).is_node_cache(&selector, None));
+    value["spec"]["hostNetwork"] = true.into();
+    let host_network = pod(value.clone());
+    assert!(host_network.is_node_cache(&selector, None));
+    assert!(host_network.is_node_cache(&selector, Some("shop")));
+    assert!(!host_network.is_node_cache(&selector, Some("kube-system")));
+    assert!(!host_network.is_node_cache(&LabelSelector::default(), None));
+    value["metadata"]["labels"]["app"] = "other".into();
+    assert!(!pod(value).is_node_cache(&selector, None));
+}

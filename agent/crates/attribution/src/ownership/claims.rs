@@ -15,6 +15,8 @@ pub(crate) struct PodClaim {
     /// Addresses of the pod, or of its node.
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) host_network: bool,
+    /// True if the pod may be the DNS cache of its node.
+    pub(crate) is_node_cache: bool,
     /// Time from which the pod had its addresses; `None` where its status has none.
     pub(crate) start: Option<Micros>,
     /// Earliest time at which the pod can have had them.

@@ -24,6 +24,10 @@ pub(super) struct Holder {
     pub(super) owner: Owner,
     pub(super) held: Vec<HeldAddress>,
     pub(super) live: bool,
+    /// True if the watch of the DNS servers has it.
+    pub(super) is_server: bool,
+    /// True if it may be the DNS cache of its node.
+    pub(super) is_node_cache: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -42,6 +46,7 @@ pub(super) struct Object<'a> {
     pub(super) identity: Identity,
     pub(super) addresses: &'a [IpAddr],
     pub(super) times: Times,
+    pub(super) is_node_cache: bool,
 }
 
 pub(super) struct Times {
@@ -69,8 +74,9 @@ impl Holder {
 }
 
 /// Returns the counter of live objects of a kind.
-pub(super) const fn live_of(counts: &mut Counts, kind: Kind) -> &mut usize {
+pub(super) const fn live_of(counts: &mut Counts, kind: Kind, is_server: bool) -> &mut usize {
     match kind {
+        Kind::Pod | Kind::HostPod if is_server => &mut counts.server_pods,
         Kind::Pod | Kind::HostPod => &mut counts.pods,
         Kind::Service => &mut counts.services,
     }

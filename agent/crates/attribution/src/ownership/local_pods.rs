@@ -32,6 +32,11 @@ impl LocalPods {
         Self { node: node.to_owned(), ..Self::default() }
     }
 
+    /// Name of the node.
+    pub(super) fn node(&self) -> &str {
+        &self.node
+    }
+
     /// Takes in what a pod says.
     pub(super) fn pod(&mut self, pod: &PodClaim, ended: Option<Micros>) {
         let is_local = pod.identity.node_name.as_deref() == Some(self.node.as_str());
@@ -143,6 +148,7 @@ mod tests {
             identity,
             addresses: Vec::new(),
             host_network: false,
+            is_node_cache: false,
             start: None,
             earliest: 0,
             end: End::Open,

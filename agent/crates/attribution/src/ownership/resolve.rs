@@ -4,11 +4,11 @@ use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
 use super::{
     super::{
-        address_history::{Claim, Micros, Span, any, exclusive, overlay},
+        address_history::{Claim, Micros, Span, any, exclusive, overlay, unique},
         index::AddressHistory,
     },
     Ownership,
-    holder::Kind,
+    holder::{Holder, Kind},
     hosts::Host,
 };
 
@@ -46,7 +46,9 @@ impl Ownership {
         let pods = host.pods.iter().filter_map(|uid| self.holders.get(uid));
         let of_pods = pods.flat_map(|holder| holder.held.iter().map(|held| held.address));
         let own = host.addresses.iter().chain(&host.local).copied();
-        let addresses: HashSet<IpAddr> = of_pods.chain(own).collect();
+        let is_own = node == self.local_pods.node();
+        let of_cache = self.node_cache.iter().filter(|_| is_own).copied();
+        let addresses: HashSet<IpAddr> = of_pods.chain(own).chain(of_cache).collect();
         for address in addresses {
             self.resolve(address);
         }
@@ -54,18 +56,22 @@ impl Ownership {
 
     /// Recomputes the owners of an address for the next snapshot.
     pub(super) fn resolve(&mut self, address: IpAddr) {
-        let history = self.addresses.get(&address).and_then(|claimants| {
-            let of = |kind| {
-                let holders = claimants.holders.iter().filter_map(|uid| self.holders.get(uid));
-                let holders = holders.filter(move |holder| holder.kind == kind);
-                let claims: Vec<Claim> =
-                    holders.flat_map(|holder| holder.claims(Some(address))).collect();
-                exclusive(claims.iter())
-            };
-            let host = claimants.node.as_ref().and_then(|node| self.hosts.get(node));
-            let host = host.map_or_else(Vec::new, |host| self.host_spans(host));
-            AddressHistory::new(overlay(overlay(host, of(Kind::Service)), of(Kind::Pod)))
-        });
+        let claimants = self.addresses.get(&address);
+        let holders: Vec<&Holder> = claimants
+            .into_iter()
+            .flat_map(|claimants| &claimants.holders)
+            .filter_map(|uid| self.holders.get(uid))
+            .collect();
+        let of = |kind| {
+            let holders = holders.iter().filter(|holder| holder.kind == kind);
+            let claims: Vec<Claim> =
+                holders.flat_map(|holder| holder.claims(Some(address))).collect();
+            exclusive(claims.iter())
+        };
+        let host = claimants.and_then(|claimants| self.hosts.get(claimants.node.as_ref()?));
+        let host = host.map_or_else(Vec::new, |host| self.host_spans(host));
+        let shared = overlay(overlay(host, of(Kind::Service)), self.node_cache_spans(address));
+        let history = AddressHistory::new(overlay(shared, of(Kind::Pod)));
         if history.is_none() && self.addresses.get(&address).is_some_and(Claimants::is_empty) {
             self.addresses.remove(&address);
         }
@@ -79,5 +85,17 @@ impl Ownership {
         let claims: Vec<Claim> = pods.flat_map(|holder| holder.claims(None)).collect();
         let always = Span { from: Micros::MIN, until: Micros::MAX, owner: host.alone.clone() };
         overlay(vec![always], any(claims.iter(), &host.ambiguous))
+    }
+
+    /// Returns when one pod was the DNS cache of this node. It is ambiguous while there were two.
+    fn node_cache_spans(&self, address: IpAddr) -> Vec<Span> {
+        let host = self.hosts.get(self.local_pods.node());
+        let Some(host) = host.filter(|_| self.node_cache.contains(&address)) else {
+            return Vec::new();
+        };
+        let pods = host.pods.iter().filter_map(|uid| self.holders.get(uid));
+        let caches = pods.filter(|holder| holder.is_node_cache);
+        let claims: Vec<Claim> = caches.flat_map(|holder| holder.claims(None)).collect();
+        unique(&claims, &host.ambiguous)
     }
 }

@@ -40,9 +40,12 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// `pods`, `services`, `nodes`, `jobs`.
+    /// `pods`, `services`, `nodes`, `jobs`; `server_pods` for the pods of one namespace.
     pub(crate) fn resource(&self) -> &str {
         let path = self.target.split('?').next().unwrap();
+        if path.ends_with("/namespaces/kube-system/pods") {
+            return "server_pods";
+        }
         let known = ["pods", "services", "nodes", "jobs"];
         known.into_iter().find(|name| path.split('/').any(|part| part == *name)).unwrap_or("")
     }
