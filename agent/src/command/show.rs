@@ -10,7 +10,7 @@ use tap53::{
 };
 use tap53_capture::{
     capture::Preflight,
-    interfaces::{self, Interface, InterfaceStatus},
+    interfaces::{self, Choice, Class, Interface, InterfaceStatus, config::InterfacesConfig},
 };
 use tap53_ebpf::settings::Direction;
 use tap53_ledger::SUMMARY_SCHEMA_TEXT;
@@ -107,7 +107,7 @@ pub(crate) fn interfaces(arguments: Interfaces) -> anyhow::Result<ExitCode> {
     heading.extend(["INGRESS", "EGRESS", "HELD BY", "WHY"]);
     let mut rows = vec![heading.into_iter().map(Cell::from).collect::<Vec<_>>()];
     for interface in interfaces::list()? {
-        let selected = interfaces::selects(&config.interfaces, &interface.name);
+        let selected = selected_text(&config.interfaces, &interface);
         let [driver, ingress, egress, held_by, why] = look(&config.capture, &interface);
         let captured = captured.as_ref().map(|all| {
             let of_this = |s: &&InterfaceStatus| {
@@ -121,13 +121,25 @@ pub(crate) fn interfaces(arguments: Interfaces) -> anyhow::Result<ExitCode> {
             interface.kind.to_string().into(),
             driver.into(),
             interface.mtu.to_string().into(),
-            (if selected { "yes" } else { "no" }).into(),
+            selected.into(),
         ];
         row.extend(captured);
         row.extend([ingress, egress, held_by, why].map(Cell::from));
         rows.push(row);
     }
     print(&table(&rows, colored()))
+}
+
+/// Returns whether the configuration selects an interface and why, and which kind would select it.
+fn selected_text(config: &InterfacesConfig, interface: &Interface) -> String {
+    match Choice::of(config, interface) {
+        choice @ Choice::Included(_) => format!("yes, {choice}"),
+        choice @ Choice::Unmatched => match Class::of(interface) {
+            Some(class) => format!("no, {choice} (is {class})"),
+            None => format!("no, {choice}"),
+        },
+        choice => format!("no, {choice}"),
+    }
 }
 
 /// Returns the directions that a running agent captures.
