@@ -355,7 +355,7 @@ fn the_example_for_deployment_states_the_defaults() {
     fs::write(
         &minimal,
         r#"
-interfaces: {include: ["eth*", "ens*", "enp*"], exclude: ["lo"]}
+interfaces: {include: ["kind:physical"]}
 sinks: [{type: kafka, brokers: ["kafka-0.kafka:9092"], topic: dns-transactions}]
 "#,
     )
