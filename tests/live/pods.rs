@@ -15,14 +15,15 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tap53_harness::{
     account,
-    agent::Agent,
+    agent::{self, Agent},
     dns,
     frames::{FrameSocket, udp_to_port_53},
     namespace::Namespace,
+    process::run,
     wait,
 };
 
-use crate::{DEADLINE, hotplug::captured};
+use crate::{DEADLINE, hotplug::captured, stage::require_bare};
 
 /// New pods in all, and how many of them are created at the same time.
 const PODS: usize = 200;
@@ -121,6 +122,63 @@ fn captured_ids(records: &[Value], is_meant: impl Fn(&str) -> bool) -> Vec<u64> 
     let mut ids: Vec<u64> = meant.collect();
     ids.sort_unstable();
     ids
+}
+
+#[test]
+fn interfaces_are_known_by_their_kinds() -> Result<()> {
+    let (node, pod) = (Namespace::new()?, Namespace::new()?);
+    connect(&node, &pod, "pod0")?;
+    #[rustfmt::skip]
+    let devices: [&[&str]; 6] = [
+        &["link", "add", "both0", "type", "veth", "peer", "name", "both1"],
+        &["link", "add", "br0", "type", "bridge"],
+        &["link", "add", "vlan5", "link", "both0", "type", "vlan", "id", "5"],
+        &["link", "add", "vx0", "type", "vxlan", "id", "7", "dstport", "4789", "dev", "both0"],
+        &["tuntap", "add", "tun0", "mode", "tun"],
+        &["tuntap", "add", "tap0", "mode", "tap"],
+    ];
+    for arguments in devices {
+        node.ip(arguments)?;
+    }
+    let mut command = node.command(agent::binary()?);
+    command.arg("interfaces");
+    for selector in ["kind:pods", "kind:vlans", "kind:tunnels", "kind:loopback"] {
+        command.args(["--interface", selector]);
+    }
+    let table = run(&mut command)?;
+    for (name, selected) in [
+        ("lo", "yes, by kind:loopback"),
+        ("pod0", "yes, by kind:pods"),
+        ("both0", "no, no match (is kind:veths)"),
+        ("both1", "no, no match (is kind:veths)"),
+        ("br0", "no, no match (is kind:bridges)"),
+        ("vlan5", "yes, by kind:vlans"),
+        ("vx0", "yes, by kind:tunnels"),
+        ("tap0", "yes, by kind:tunnels"),
+        ("tun0", "no, kind:tunnels, but no Ethernet header"),
+    ] {
+        let line = table.lines().find(|line| line.split_whitespace().next() == Some(name));
+        let line = line.with_context(|| format!("no {name} in {table}"))?;
+        ensure!(line.contains(selected), "{selected}: {line}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_pair_that_comes_back_from_a_pod_is_let_go() -> Result<()> {
+    let node = Namespace::new()?;
+    let (agent, pod) = agent_and_pod(&node)?;
+    pod.ip(&["link", "set", "eth0", "netns", node.name()])?;
+    let line = "event=\"capture_ended\" interface=\"first\"";
+    agent.process().wait_for_line(line, 0, DEADLINE)?;
+    require_bare(&node, "first")?;
+    node.ip(&["link", "set", "eth0", "netns", pod.name()])?;
+    let captured = "capturing interface=\"first\" ";
+    wait::until("it to be captured again", DEADLINE, || {
+        let log = agent.process().stderr().text();
+        Ok((log.matches(captured).count() == 2).then_some(()))
+    })?;
+    account::Ledger(&agent.stop()?.ledger).require_balance()
 }
 
 /// Creates pods, so many at a time, and returns those whose first query was not captured. Fails
