@@ -147,15 +147,15 @@ fn interfaces_are_known_by_their_kinds() -> Result<()> {
     }
     let table = run(&mut command)?;
     for (name, selected) in [
-        ("lo", "yes, by kind:loopback"),
-        ("pod0", "yes, by kind:pods"),
-        ("both0", "no, no match (is kind:veths)"),
-        ("both1", "no, no match (is kind:veths)"),
-        ("br0", "no, no match (is kind:bridges)"),
-        ("vlan5", "yes, by kind:vlans"),
-        ("vx0", "yes, by kind:tunnels"),
-        ("tap0", "yes, by kind:tunnels"),
-        ("tun0", "no, kind:tunnels, but no Ethernet header"),
+        ("lo", "selected by kind:loopback"),
+        ("pod0", "selected by kind:pods"),
+        ("both0", "no match (is kind:veths)"),
+        ("both1", "no match (is kind:veths)"),
+        ("br0", "no match (is kind:bridges)"),
+        ("vlan5", "selected by kind:vlans"),
+        ("vx0", "selected by kind:tunnels"),
+        ("tap0", "selected by kind:tunnels"),
+        ("tun0", "kind:tunnels, but no Ethernet header"),
     ] {
         let line = table.lines().find(|line| line.split_whitespace().next() == Some(name));
         let line = line.with_context(|| format!("no {name} in {table}"))?;

@@ -10,7 +10,7 @@ use tap53::{
 };
 use tap53_capture::{
     capture::Preflight,
-    interfaces::{self, Choice, Class, Interface, InterfaceStatus, config::InterfacesConfig},
+    interfaces::{self, Choice, Class, Interface, InterfaceStatus},
 };
 use tap53_ebpf::settings::Direction;
 use tap53_ledger::SUMMARY_SCHEMA_TEXT;
@@ -107,8 +107,10 @@ pub(crate) fn interfaces(arguments: Interfaces) -> anyhow::Result<ExitCode> {
     heading.extend(["INGRESS", "EGRESS", "HELD BY", "WHY"]);
     let mut rows = vec![heading.into_iter().map(Cell::from).collect::<Vec<_>>()];
     for interface in interfaces::list()? {
-        let selected = selected_text(&config.interfaces, &interface);
+        let choice = Choice::of(&config.interfaces, &interface);
+        let selected = matches!(choice, Choice::Included(_));
         let [driver, ingress, egress, held_by, why] = look(&config.capture, &interface);
+        let why = format!("{}; {why}", choice_text(&choice, &interface));
         let captured = captured.as_ref().map(|all| {
             let of_this = |s: &&InterfaceStatus| {
                 (s.name == interface.name) && (s.ifindex == interface.ifindex)
@@ -121,7 +123,7 @@ pub(crate) fn interfaces(arguments: Interfaces) -> anyhow::Result<ExitCode> {
             interface.kind.to_string().into(),
             driver.into(),
             interface.mtu.to_string().into(),
-            selected.into(),
+            (if selected { "yes" } else { "no" }).into(),
         ];
         row.extend(captured);
         row.extend([ingress, egress, held_by, why].map(Cell::from));
@@ -130,15 +132,12 @@ pub(crate) fn interfaces(arguments: Interfaces) -> anyhow::Result<ExitCode> {
     print(&table(&rows, colored()))
 }
 
-/// Returns whether the configuration selects an interface and why, and which kind would select it.
-fn selected_text(config: &InterfacesConfig, interface: &Interface) -> String {
-    match Choice::of(config, interface) {
-        choice @ Choice::Included(_) => format!("yes, {choice}"),
-        choice @ Choice::Unmatched => match Class::of(interface) {
-            Some(class) => format!("no, {choice} (is {class})"),
-            None => format!("no, {choice}"),
-        },
-        choice => format!("no, {choice}"),
+/// Returns the entry that decides on an interface, or which kind would select it.
+fn choice_text(choice: &Choice<'_>, interface: &Interface) -> String {
+    match (choice, Class::of(interface)) {
+        (Choice::Included(_), _) => format!("selected {choice}"),
+        (Choice::Unmatched, Some(class)) => format!("{choice} (is {class})"),
+        _ => choice.to_string(),
     }
 }
 

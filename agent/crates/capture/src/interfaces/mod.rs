@@ -411,7 +411,8 @@ mod tests {
     #[test]
     fn the_two_ends_of_a_netkit_pair_differ() {
         let namespace = (libc::IFLA_LINK_NETNSID, 0u32.to_ne_bytes().to_vec());
-        let end = |primary| pair_end("netkit", &[(2, vec![primary])], &[namespace.clone()]);
+        let end =
+            |primary| pair_end("netkit", &[(2, vec![primary])], std::slice::from_ref(&namespace));
         assert_eq!((end(1).kind, end(1).peer), (Kind::NetkitPrimary, Some(Peer::OtherNamespace)));
         assert_eq!(end(0).kind, Kind::Other("netkit".to_owned()));
         assert_eq!(pair_end("netkit", &[], &[]).kind, Kind::Other("netkit".to_owned()));
