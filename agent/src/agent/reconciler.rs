@@ -4,6 +4,7 @@
 //! the file does not include the interface, or a command requests it. Switching on attaches only what
 //! is missing, so it is idempotent. What the kernel refuses is retried with backoff.
 
+mod changes;
 mod status;
 
 use std::{
@@ -13,7 +14,7 @@ use std::{
 
 use tap53_capture::{
     capture::{self, Attachment, CaptureThread, State},
-    interfaces::{self, Change, Interface, Kind, Peer, Verdict, Wanted},
+    interfaces::{Interface, Kind, Verdict, Wanted},
 };
 use tap53_ebpf::settings::Direction;
 
@@ -111,160 +112,6 @@ impl InterfaceReconciler {
             Some((*ifindex, tracked.hooked.as_ref()?.directions?))
         });
         captured.collect()
-    }
-
-    /// Applies changes of the interfaces.
-    fn note(&mut self, capture: &CaptureThread, news: News) {
-        let changes = match news {
-            News::Changes(changes) => changes,
-            News::All(all) => return self.note_all(capture, all),
-        };
-        // Noted together, but before another interface gets the same number.
-        let mut gone = Vec::new();
-        let mut without_peer = Vec::new();
-        for change in changes {
-            match change {
-                Change::Present(interface) => {
-                    if gone.contains(&interface.ifindex) {
-                        self.note_gone(&std::mem::take(&mut gone));
-                    }
-                    if self.gone.contains(&interface.ifindex) {
-                        self.detach_gone(capture);
-                    }
-                    let interface = with_peer(interface);
-                    if let Some(Peer::Ifindex(peer)) = interface.peer {
-                        without_peer.push(peer);
-                    }
-                    self.present(capture, interface, Stage::New);
-                }
-                Change::Gone(ifindex) => gone.push(ifindex),
-                // The reader has listed the interfaces instead.
-                Change::Lost => {}
-            }
-        }
-        let of_gone = self.interfaces().filter(
-            |interface| matches!(interface.peer, Some(Peer::Ifindex(peer)) if gone.contains(&peer)),
-        );
-        let of_gone: Vec<u32> = of_gone.map(|interface| interface.ifindex).collect();
-        self.note_gone(&gone);
-        without_peer.retain(|ifindex| {
-            let tracked = self.interfaces.get(ifindex);
-            tracked.is_some_and(|tracked| tracked.interface.peer == Some(Peer::OtherNamespace))
-        });
-        for ifindex in of_gone.into_iter().chain(without_peer) {
-            self.look_for_peer(capture, ifindex);
-        }
-    }
-
-    /// Looks where the other end of a pair is now: the kernel does not report when it moves between
-    /// namespaces, as that of a pod does.
-    fn look_for_peer(&mut self, capture: &CaptureThread, ifindex: u32) {
-        let Some(tracked) = self.interfaces.get(&ifindex) else { return };
-        let unknown = Interface { peer: None, ..tracked.interface.clone() };
-        self.present(capture, with_peer(unknown), Stage::New);
-    }
-
-    /// Applies a list of all interfaces, at the start or after netlink messages have been lost. Hooks
-    /// that are no longer in place were on an interface that is gone, though another may have its
-    /// number now.
-    pub(super) fn note_all(&mut self, capture: &CaptureThread, all: Vec<Interface>) {
-        let is_there = |ifindex: &u32| all.iter().any(|interface| interface.ifindex == *ifindex);
-        let gone: Vec<u32> =
-            self.interfaces.keys().copied().filter(|ifindex| !is_there(ifindex)).collect();
-        self.note_gone(&gone);
-        self.detach_gone(capture);
-        self.drop_lost_hooks(capture);
-        for interface in all {
-            self.present(capture, interface, Stage::Usual);
-        }
-    }
-
-    fn present(&mut self, capture: &CaptureThread, interface: Interface, stage: Stage) {
-        let ifindex = interface.ifindex;
-        let Some(tracked) = self.interfaces.get_mut(&ifindex) else {
-            let tracked = Tracked { interface, hooked: None, failure: None, stage };
-            self.interfaces.insert(ifindex, tracked);
-            return;
-        };
-        // The end of a pair that is being removed may no longer have another one.
-        let interface = Interface { peer: interface.peer.or(tracked.interface.peer), ..interface };
-        if tracked.interface == interface {
-            return;
-        }
-        let before = std::mem::replace(&mut tracked.interface, interface);
-        if before.peer != tracked.interface.peer && tracked.hooked.is_none() {
-            // It may have become the node's end of a pod's pair.
-            tracked.stage = stage;
-        }
-        // An attempt that failed may succeed now: the interface is up, or has another MTU.
-        tracked.retry_now(Instant::now());
-        if let Some(hooked) = &mut tracked.hooked {
-            hooked.attachment.interface = tracked.interface.clone();
-            if let Err(error) = capture.update(&tracked.interface) {
-                tracing::error!(event = "interface_update_failed", "{error}");
-            }
-        }
-        if before.name != tracked.interface.name {
-            // After records have the new name.
-            tracing::info!(
-                target: CHANGE,
-                event = "interface_renamed",
-                ifindex,
-                from = before.name,
-                to = tracked.interface.name,
-                "interface renamed"
-            );
-        }
-    }
-
-    fn note_gone(&mut self, ifindexes: &[u32]) {
-        for ifindex in ifindexes {
-            let Some(tracked) = self.interfaces.remove(ifindex) else { continue };
-            if tracked.hooked.is_some() {
-                self.gone.push(*ifindex);
-                let name = tracked.interface.name;
-                tracing::info!(
-                    target: CHANGE,
-                    event = "interface_removed",
-                    interface = name,
-                    ifindex,
-                    "interface removed, capture ended"
-                );
-            }
-        }
-    }
-
-    /// Detaches the programs of interfaces that are gone, also of those that have only moved to
-    /// another namespace, where the programs still run. Many together take little longer than one.
-    fn detach_gone(&mut self, capture: &CaptureThread) {
-        detach(capture, &std::mem::take(&mut self.gone));
-    }
-
-    /// Drops hooks that another program has removed, so that they are attached again.
-    pub(super) fn drop_lost_hooks(&mut self, capture: &CaptureThread) {
-        let states = capture.states().unwrap_or_default();
-        let mut lost: Vec<u32> = states.iter().filter(|s| is_lost(s)).map(ifindex_of).collect();
-        if lost.is_empty() {
-            return;
-        }
-        // The netlink message about an interface that is gone is still to come.
-        let Ok(there) = interfaces::list() else { return };
-        lost.retain(|ifindex| there.iter().any(|interface| interface.ifindex == *ifindex));
-        for ifindex in &lost {
-            if let Some(tracked) = self.interfaces.get_mut(ifindex)
-                && tracked.hooked.take().is_some()
-            {
-                let name = &tracked.interface.name;
-                tracing::warn!(
-                    target: CHANGE,
-                    event = "hooks_lost",
-                    interface = name,
-                    ifindex,
-                    "another process has detached our programs, attaching them again"
-                );
-            }
-        }
-        detach(capture, &lost);
     }
 
     /// Brings each interface to its desired state. Returns how many interfaces were changed.
@@ -520,15 +367,6 @@ fn verdict(wanted: &Wanted, interface: &Interface) -> Verdict {
         verdict.directions = Some(Directions::Ingress);
     }
     verdict
-}
-
-/// Adds the location of a pair's other end, which the kernel's first message lacks.
-fn with_peer(interface: Interface) -> Interface {
-    if interface.peer.is_some() || !matches!(interface.kind, Kind::Veth | Kind::NetkitPrimary) {
-        return interface;
-    }
-    let peer = interfaces::get(interface.ifindex).ok().flatten().and_then(|now| now.peer);
-    Interface { peer, ..interface }
 }
 
 /// Returns true if a hook of ours is no longer in place.
