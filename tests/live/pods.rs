@@ -29,6 +29,11 @@ use crate::{DEADLINE, hotplug::captured, stage::require_bare};
 const PODS: usize = 200;
 const AT_A_TIME: usize = 40;
 
+/// Maximum number of missed first queries of pods that start one after the other. On a quiet machine
+/// none is missed; on a busy one the agent may have to wait for a CPU for longer than a pod takes.
+/// Without the precedence of new interfaces, a quarter is missed.
+const MAX_MISSED: usize = PODS / 20;
+
 /// Added to the identifier of a pod's first query.
 const SECOND: u16 = 1_000;
 
@@ -239,9 +244,9 @@ fn missed_first_queries(at_a_time: usize) -> Result<Vec<usize>> {
 }
 
 #[test]
-fn no_first_query_of_pods_that_start_one_after_the_other_is_missed() -> Result<()> {
+fn pods_that_start_one_after_the_other_are_captured_from_their_first_query() -> Result<()> {
     let missed = missed_first_queries(1)?;
-    ensure!(missed.is_empty(), "missed the first queries of {missed:?}");
+    ensure!(missed.len() <= MAX_MISSED, "missed the first queries of {missed:?}");
     Ok(())
 }
 
