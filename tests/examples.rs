@@ -12,6 +12,9 @@ use anyhow::{Context as _, Result, ensure};
 use tap53_harness::{agent, kafka::Security, kube, python};
 use tempfile::TempDir;
 
+/// Precedes the agent's configuration in values of the chart.
+const CHART_SECTION: &str = "\nconfig:\n";
+
 #[test]
 fn every_example_is_listed_and_every_configuration_is_valid() -> Result<()> {
     let list = fs::read_to_string(examples().join("README.md"))?;
@@ -27,8 +30,13 @@ fn every_example_is_listed_and_every_configuration_is_valid() -> Result<()> {
         if name.ends_with(".yaml") {
             let text = fs::read_to_string(&path)?;
             let configuration = stage.write(&name, &configuration_of(&text))?;
-            output(Command::new(agent::binary()?).args(["check-config", "-c"]).arg(configuration))
-                .with_context(|| format!("examples/{name}"))?;
+            let mut check = Command::new(agent::binary()?);
+            check.args(["check-config", "-c"]).arg(configuration);
+            if text.contains(CHART_SECTION) {
+                // The chart adds its interfaces.
+                check.args(["-i", "kind:pods"]);
+            }
+            output(&mut check).with_context(|| format!("examples/{name}"))?;
             configurations += 1;
         }
     }
@@ -88,7 +96,7 @@ impl Stage {
 
 /// Returns the agent's configuration: the whole text, or the value of `config` in values of the chart.
 fn configuration_of(text: &str) -> String {
-    let Some((_, rest)) = text.split_once("\nconfig:\n") else { return text.to_owned() };
+    let Some((_, rest)) = text.split_once(CHART_SECTION) else { return text.to_owned() };
     let lines = rest.lines().map_while(|line| line.strip_prefix("  "));
     lines.map(|line| format!("{line}\n")).collect()
 }

@@ -6,6 +6,8 @@
 mod hotplug;
 #[path = "live/kills.rs"]
 mod kills;
+#[path = "live/pods.rs"]
+mod pods;
 #[path = "live/privileges.rs"]
 mod privileges;
 #[path = "live/running.rs"]

@@ -1,5 +1,8 @@
 //! The chart as it is rendered and linted.
 
+use tap53::config::{Config, HookChoice, Overrides};
+use tap53_capture::interfaces::Selector;
+
 use super::*;
 
 #[test]
@@ -18,7 +21,8 @@ fn helm_lint_accepts_the_chart_and_refuses_unknown_values() -> Result<()> {
     for (value, named) in [
         ("ressources.limits.memory=1Gi", "ressources"),
         ("user=0", "user"),
-        ("config.interfaces.include=null", "include"),
+        ("config.interfaces.include=", "include"),
+        ("presets[0]=weave", "presets"),
         ("config.sinks[0].brokers[0]=kafka", "brokers"),
         ("config.sinks[0].registry.urls[0]=registry:8081", "urls"),
         ("image.digest=sha256:12", "digest"),
@@ -118,6 +122,53 @@ fn each_value_changes_its_own_lines_only() -> Result<()> {
     let hash = differing(&["--set", "restartOnConfigChange=true"])?;
     assert_eq!(hash.len(), 2, "{hash:?}");
     assert!(hash[1].starts_with("tap53/config-sha256: "), "{hash:?}");
+    Ok(())
+}
+
+/// The chart's configuration with these values, as the agent reads it.
+fn configuration(values: &[&str]) -> Result<Config> {
+    let objects = kube::render(values)?;
+    let (_, after) = objects.split_once("tap53.yaml: |\n").context("the configuration")?;
+    let lines = after.lines().take_while(|line| line.starts_with("    "));
+    let yaml: Vec<&str> = lines.filter_map(|line| line.get(4..)).collect();
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("tap53.yaml");
+    fs::write(&file, yaml.join("\n"))?;
+    Ok(Config::load(Some(&file), &Overrides::default())?)
+}
+
+fn names(selectors: &[Selector]) -> Vec<&str> {
+    selectors.iter().map(Selector::as_str).collect()
+}
+
+#[test]
+fn presets_add_to_the_default_and_the_configuration_has_precedence() -> Result<()> {
+    let usual = ["kind:physical", "kind:pods"];
+    let (auto, tc) = (HookChoice::Auto, HookChoice::Tc);
+    for (presets, more, hook) in [
+        ("[]", &[][..], auto),
+        (r#"["flannel"]"#, &["kind:bridges", "kind:tunnels"], auto),
+        (r#"["calico"]"#, &["kind:tunnels"], auto),
+        (r#"["cilium"]"#, &["kind:tunnels"], auto),
+        (r#"["aws-vpc-cni"]"#, &[], tc),
+        (r#"["nodelocaldns"]"#, &["kind:loopback"], auto),
+        (r#"["aws-vpc-cni", "nodelocaldns"]"#, &["kind:loopback"], tc),
+        (r#"["calico", "cilium", "nodelocaldns"]"#, &["kind:tunnels", "kind:loopback"], auto),
+    ] {
+        let config = configuration(&["--set-json", &format!("presets={presets}")])?;
+        assert_eq!(names(&config.interfaces.include), [&usual[..], more].concat(), "{presets}");
+        assert_eq!(config.capture.hook, hook, "{presets}");
+        assert_eq!(config.capture.workers, 2, "{presets}: what the values set stays");
+    }
+    #[rustfmt::skip]
+    let own = configuration(&[
+        "--set", "presets={flannel,aws-vpc-cni}", "--set", "config.capture.hook=xdp",
+        "--set", "config.interfaces.include={eth0,veth*}",
+        "--set", "config.interfaces.exclude={veth9}",
+    ])?;
+    assert_eq!(names(&own.interfaces.include), ["eth0", "veth*"]);
+    assert_eq!(names(&own.interfaces.exclude), ["veth9"]);
+    assert_eq!(own.capture.hook, HookChoice::Xdp);
     Ok(())
 }
 

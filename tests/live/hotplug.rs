@@ -58,7 +58,7 @@ fn send(client: &Namespace, interface: &str, id: u16) -> Result<()> {
 }
 
 /// Packets captured on their way in, on all interfaces.
-fn captured(agent: &Agent) -> Result<u64> {
+pub(crate) fn captured(agent: &Agent) -> Result<u64> {
     let status = Client::new(&agent.control_socket()).status()?.status;
     let interfaces = status["ledger"]["interfaces"].as_array().context("interfaces")?;
     Ok(interfaces.iter().filter_map(|it| it["ingress"]["captured"].as_u64()).sum())

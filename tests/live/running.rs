@@ -8,7 +8,6 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
-use glob::Pattern;
 use serde_json::Value;
 use tap53::{
     agent::{Agent, ConfigFile, Inputs, Order},
@@ -19,7 +18,7 @@ use tap53::{
 use tap53_attribution::Directory;
 use tap53_capture::{
     capture::CaptureThread,
-    interfaces::{InterfaceStatus, Switch, SwitchTo},
+    interfaces::{InterfaceStatus, Selector, Switch, SwitchTo},
 };
 use tap53_harness::{namespace::Namespace, wait};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -107,7 +106,8 @@ impl Running {
         lasts: Option<Duration>,
     ) -> Result<Result<Vec<InterfaceStatus>, Refusal>> {
         let (answer, answered) = oneshot::channel();
-        let switch = Switch { pattern: Pattern::new(pattern)?, to, lasts };
+        let selector = Selector::parse(pattern).map_err(anyhow::Error::msg)?;
+        let switch = Switch { selector, to, lasts };
         let requester = Requester { uid: 0, pid: 1, process: None };
         self.requests.blocking_send(Request::Switch { switch, requester, answer })?;
         Ok(answered.blocking_recv()?)

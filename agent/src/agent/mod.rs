@@ -19,6 +19,7 @@
 //! - **Every change is logged** with its cause: a line that begins with `audit:` for each request, at
 //!   every log level, and a line for each interface that changed.
 
+mod links;
 mod reconciler;
 mod reload;
 
@@ -33,7 +34,7 @@ use tap53_attribution::Directory;
 use tap53_base::vitals::{AUDIT, Liveness};
 use tap53_capture::{
     capture::{self, CaptureThread},
-    interfaces::{self, Change, InterfaceStatus, Switch, SwitchTo, Wanted, Watch},
+    interfaces::{self, Interface, InterfaceStatus, Selector, Switch, SwitchTo, Wanted},
 };
 use tap53_ledger::{Ledger, Standing};
 use tokio::{
@@ -50,6 +51,7 @@ use crate::{
     telemetry::{Log, Vitals, report},
     worker::Rules,
 };
+use links::Links;
 use reconciler::InterfaceReconciler;
 use reload::FileWatch;
 
@@ -117,7 +119,7 @@ pub struct Agent {
     vitals: Vitals,
     runs: Runs,
     annotation: AnnotationStatus,
-    links: AsyncFd<Watch>,
+    links: Links,
     file_watch: Option<AsyncFd<FileWatch>>,
     /// Time of the next reload; `None` where the file has not changed.
     reload_at: Option<Instant>,
@@ -140,7 +142,7 @@ impl Agent {
         stop: &Arc<Notify>,
     ) -> Result<Self, Error> {
         let pipeline = Pipeline::start(file.config(), capture, owners, stop)?;
-        let links = wait_for("changes of interfaces", Watch::open()?)?;
+        let links = Links::open()?;
         let file_watch = file.watch().map(|watch| wait_for("the file", watch)).transpose()?;
         let heartbeat_timeout = file.config().telemetry.heartbeat_timeout;
         let mut agent = Self {
@@ -222,7 +224,9 @@ impl Agent {
                         self.annotate(value);
                     }
                 }
-                () = readable(&self.links) => self.note_interfaces(),
+                () = self.links.readable() => {
+                    self.reconcile();
+                }
                 () = readable_if(self.file_watch.as_ref()) => {
                     if let Some(watch) = &self.file_watch {
                         watch.get_ref().clear();
@@ -271,36 +275,10 @@ impl Agent {
         write(runs, &reconciler.captured(), &standing);
     }
 
+    /// Applies what netlink has reported, and brings the interfaces to their desired state.
     fn reconcile(&mut self) -> usize {
-        self.reconciler.reconcile(self.pipeline.capture(), Instant::now())
-    }
-
-    /// Handles netlink's messages about interfaces.
-    fn note_interfaces(&mut self) {
-        let capture = self.pipeline.capture();
-        let links = self.links.get_mut();
-        match links.changes() {
-            Ok(changes) if changes.contains(&Change::Lost) => {
-                // Messages that are still queued are older than the list.
-                while links.changes().is_ok_and(|changes| !changes.is_empty()) {}
-                tracing::warn!(event = "netlink_overrun", "netlink overrun, resyncing interfaces");
-                match interfaces::list() {
-                    Ok(all) => self.reconciler.note_all(capture, all),
-                    Err(error) => tracing::error!(
-                        event = "interface_list_failed",
-                        %error,
-                        "cannot list the interfaces"
-                    ),
-                }
-            }
-            Ok(changes) => self.reconciler.note(capture, changes),
-            Err(error) => tracing::error!(
-                event = "netlink_failed",
-                %error,
-                "cannot read changes of the interfaces from netlink"
-            ),
-        }
-        self.reconcile();
+        let Self { reconciler, pipeline, links, .. } = self;
+        reconciler.reconcile(pipeline.capture(), Instant::now(), &mut || links.read())
     }
 
     fn reload(&mut self) {
@@ -370,7 +348,7 @@ impl Agent {
         requester: &Requester,
     ) -> Result<Vec<InterfaceStatus>, Refusal> {
         let now = Instant::now();
-        let pattern = switch.pattern.as_str();
+        let pattern = switch.selector.as_str();
         let outcome = self.try_switch(switch, now);
         let lasts_s = switch.lasts.map(|lasts| lasts.as_secs());
         let Requester { uid, pid, process } = requester;
@@ -394,14 +372,14 @@ impl Agent {
             }
         }
         outcome?;
-        let is_meant = |status: &InterfaceStatus| switch.pattern.matches(&status.name);
+        let is_meant = |interface: &Interface, _: &_| switch.selector.matches(interface);
         Ok(self.reconciler.status(self.pipeline.capture(), now, is_meant))
     }
 
     fn try_switch(&mut self, switch: &Switch, now: Instant) -> Result<usize, Refusal> {
-        let is_meant = |name: &str| switch.pattern.matches(name);
-        let none = || Refusal::NoSuchInterface(switch.pattern.as_str().to_owned());
-        let fits = self.reconciler.names().any(is_meant);
+        let is_meant = |interface: &Interface| switch.selector.matches(interface);
+        let none = || Refusal::NoSuchInterface(switch.selector.as_str().to_owned());
+        let fits = self.reconciler.interfaces().any(is_meant);
         if !fits && switch.to != SwitchTo::Reset {
             return Err(none());
         }
@@ -429,7 +407,8 @@ impl Agent {
     fn status(&self) -> Result<Status, Error> {
         let capture = self.pipeline.capture();
         let now = Instant::now();
-        let interfaces = self.reconciler.status(capture, now, reconciler::is_of_interest);
+        let interfaces =
+            self.reconciler.status(capture, now, |_, status| reconciler::is_of_interest(status));
         Ok(Status {
             version: env!("CARGO_PKG_VERSION"),
             node: self.file.config().node.clone(),
@@ -446,7 +425,7 @@ impl Agent {
     /// Returns when the next thing is due, other than by the tick.
     fn next_due(&self) -> Option<Instant> {
         let dues =
-            [self.reload_at, self.reconciler.wanted.next_expiry(), self.reconciler.next_retry()];
+            [self.reload_at, self.reconciler.wanted.next_expiry(), self.reconciler.next_due()];
         dues.into_iter().flatten().min()
     }
 
@@ -454,11 +433,11 @@ impl Agent {
         if self.reload_at.is_some_and(|at| at <= now) {
             self.reload();
         }
-        for pattern in self.reconciler.wanted.expire(now) {
+        for selector in self.reconciler.wanted.expire(now) {
             tracing::info!(
                 target: AUDIT,
                 event = "switch_expired",
-                pattern = pattern.as_str(),
+                pattern = selector.as_str(),
                 "audit: the time of a switch has expired"
             );
         }
@@ -484,7 +463,7 @@ impl Agent {
 
     fn log_no_interface(&self) {
         let include = &self.reconciler.wanted.file().include;
-        let patterns: Vec<&str> = include.iter().map(|pattern| pattern.as_str()).collect();
+        let patterns: Vec<&str> = include.iter().map(Selector::as_str).collect();
         let present: Vec<&str> = self.reconciler.names().collect();
         tracing::warn!(
             event = "no_interface",

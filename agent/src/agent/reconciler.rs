@@ -4,6 +4,7 @@
 //! the file does not include the interface, or a command requests it. Switching on attaches only what
 //! is missing, so it is idempotent. What the kernel refuses is retried with backoff.
 
+mod changes;
 mod status;
 
 use std::{
@@ -13,10 +14,11 @@ use std::{
 
 use tap53_capture::{
     capture::{self, Attachment, CaptureThread, State},
-    interfaces::{self, Change, Interface, Kind, Verdict, Wanted},
+    interfaces::{Interface, Kind, Verdict, Wanted},
 };
 use tap53_ebpf::settings::Direction;
 
+use super::links::News;
 use crate::{config::Directions, telemetry::CHANGE};
 
 pub(super) use status::is_of_interest;
@@ -28,6 +30,11 @@ const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_se
 pub(super) struct InterfaceReconciler {
     pub(super) wanted: Wanted,
     interfaces: BTreeMap<u32, Tracked>,
+    /// Interfaces that are gone, and whose programs are still to be detached. Pods that come are more
+    /// urgent than those that go.
+    gone: Vec<u32>,
+    /// Time of the last pass if changes were read meanwhile, so that another one is due.
+    unfinished: Option<Instant>,
 }
 
 /// An interface that is present.
@@ -35,6 +42,18 @@ struct Tracked {
     interface: Interface,
     hooked: Option<Hooked>,
     failure: Option<AttachFailure>,
+    stage: Stage,
+}
+
+/// How far capture has come on an interface that has appeared while the agent runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Nothing was tried.
+    New,
+    /// Arriving packets are captured, and the other direction is about to follow.
+    Half,
+    /// Like any other interface.
+    Usual,
 }
 
 /// Programs that are attached to an interface.
@@ -63,12 +82,17 @@ enum Step {
 
 impl InterfaceReconciler {
     pub(super) const fn new(wanted: Wanted) -> Self {
-        Self { wanted, interfaces: BTreeMap::new() }
+        Self { wanted, interfaces: BTreeMap::new(), gone: Vec::new(), unfinished: None }
+    }
+
+    /// Returns the interfaces that are present.
+    pub(super) fn interfaces(&self) -> impl Iterator<Item = &Interface> {
+        self.interfaces.values().map(|tracked| &tracked.interface)
     }
 
     /// Returns the names of the interfaces that are present.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.interfaces.values().map(|tracked| tracked.interface.name.as_str())
+        self.interfaces().map(|interface| interface.name.as_str())
     }
 
     /// Returns how many interfaces are attached to, and how many are desired.
@@ -90,162 +114,99 @@ impl InterfaceReconciler {
         captured.collect()
     }
 
-    /// Applies changes of the interfaces.
-    pub(super) fn note(&mut self, capture: &CaptureThread, changes: Vec<Change>) {
-        // Detached together, since many take little longer than one; but before another interface
-        // gets the same number.
-        let mut gone = Vec::new();
-        for change in changes {
-            match change {
-                Change::Present(interface) => {
-                    if gone.contains(&interface.ifindex) {
-                        self.gone(capture, &std::mem::take(&mut gone));
-                    }
-                    self.present(capture, interface);
-                }
-                Change::Gone(ifindex) => gone.push(ifindex),
-                // The caller lists the interfaces, and calls `note_all`.
-                Change::Lost => {}
-            }
-        }
-        self.gone(capture, &gone);
-    }
-
-    /// Applies a list of all interfaces, after netlink messages have been lost. Hooks that are no
-    /// longer in place were on an interface that is gone, though another may have its number now.
-    pub(super) fn note_all(&mut self, capture: &CaptureThread, all: Vec<Interface>) {
-        let is_there = |ifindex: &u32| all.iter().any(|interface| interface.ifindex == *ifindex);
-        let gone: Vec<u32> =
-            self.interfaces.keys().copied().filter(|ifindex| !is_there(ifindex)).collect();
-        self.gone(capture, &gone);
-        self.drop_lost_hooks(capture);
-        for interface in all {
-            self.present(capture, interface);
-        }
-    }
-
-    fn present(&mut self, capture: &CaptureThread, interface: Interface) {
-        let ifindex = interface.ifindex;
-        let Some(tracked) = self.interfaces.get_mut(&ifindex) else {
-            let tracked = Tracked { interface, hooked: None, failure: None };
-            self.interfaces.insert(ifindex, tracked);
-            return;
-        };
-        if tracked.interface == interface {
-            return;
-        }
-        let before = std::mem::replace(&mut tracked.interface, interface);
-        // An attempt that failed may succeed now: the interface is up, or has another MTU.
-        tracked.retry_now(Instant::now());
-        if let Some(hooked) = &mut tracked.hooked {
-            hooked.attachment.interface = tracked.interface.clone();
-            if let Err(error) = capture.update(&tracked.interface) {
-                tracing::error!(event = "interface_update_failed", "{error}");
-            }
-        }
-        if before.name != tracked.interface.name {
-            // After records have the new name.
-            tracing::info!(
-                target: CHANGE,
-                event = "interface_renamed",
-                ifindex,
-                from = before.name,
-                to = tracked.interface.name,
-                "interface renamed"
-            );
-        }
-    }
-
-    fn gone(&mut self, capture: &CaptureThread, ifindexes: &[u32]) {
-        let mut hooked = Vec::new();
-        for ifindex in ifindexes {
-            let Some(tracked) = self.interfaces.remove(ifindex) else { continue };
-            if tracked.hooked.is_some() {
-                hooked.push(*ifindex);
-                let name = tracked.interface.name;
-                tracing::info!(
-                    target: CHANGE,
-                    event = "interface_removed",
-                    interface = name,
-                    ifindex,
-                    "interface removed, capture ended"
-                );
-            }
-        }
-        // Also an interface that has only moved to another namespace, where its programs still run.
-        detach(capture, &hooked);
-    }
-
-    /// Drops hooks that another program has removed, so that they are attached again.
-    pub(super) fn drop_lost_hooks(&mut self, capture: &CaptureThread) {
-        let states = capture.states().unwrap_or_default();
-        let mut lost: Vec<u32> = states.iter().filter(|s| is_lost(s)).map(ifindex_of).collect();
-        if lost.is_empty() {
-            return;
-        }
-        // The netlink message about an interface that is gone is still to come.
-        let Ok(there) = interfaces::list() else { return };
-        lost.retain(|ifindex| there.iter().any(|interface| interface.ifindex == *ifindex));
-        for ifindex in &lost {
-            if let Some(tracked) = self.interfaces.get_mut(ifindex)
-                && tracked.hooked.take().is_some()
-            {
-                let name = &tracked.interface.name;
-                tracing::warn!(
-                    target: CHANGE,
-                    event = "hooks_lost",
-                    interface = name,
-                    ifindex,
-                    "another process has detached our programs, attaching them again"
-                );
-            }
-        }
-        detach(capture, &lost);
-    }
-
     /// Brings each interface to its desired state. Returns how many interfaces were changed.
-    pub(super) fn reconcile(&mut self, capture: &CaptureThread, now: Instant) -> usize {
+    ///
+    /// It calls `read` for changes first, and again after each interface that it attaches to: that
+    /// takes some 30 ms, in which pods may appear.
+    pub(super) fn reconcile(
+        &mut self,
+        capture: &CaptureThread,
+        now: Instant,
+        read: &mut dyn FnMut() -> News,
+    ) -> usize {
+        self.attach_new(capture, now, read);
+        // All that was read until now is part of this pass.
+        self.unfinished = None;
+        self.detach_gone(capture);
         let mut changed = 0;
         let mut to_detach = Vec::new();
-        for tracked in self.interfaces.values_mut() {
+        let all: Vec<u32> = self.interfaces.keys().copied().collect();
+        for ifindex in all {
+            let Some(tracked) = self.interfaces.get_mut(&ifindex) else { continue };
             let verdict = verdict(&self.wanted, &tracked.interface);
             tracked.clear_stale_failure(&verdict);
+            let mut takes_long = false;
             let done = match tracked.step(&verdict, now) {
                 Step::Nothing => false,
-                Step::Attach(directions) => tracked.attach(capture, directions, &verdict, now),
+                Step::Attach(directions) => {
+                    takes_long = true;
+                    tracked.attach(capture, directions, &verdict, now)
+                }
                 Step::SwitchOff => tracked.switch_off(capture, &verdict),
                 Step::Detach => {
-                    to_detach.push(tracked.interface.ifindex);
+                    to_detach.push(ifindex);
                     tracked.hooked = None;
                     tracked.log_detached(&verdict);
                     true
                 }
             };
             changed += usize::from(done);
+            if takes_long {
+                // Before another interface may get the number of one that is gone.
+                detach(capture, &std::mem::take(&mut to_detach));
+                self.attach_new(capture, now, read);
+            }
         }
         detach(capture, &to_detach);
+        self.detach_gone(capture);
         changed
     }
 
+    /// Starts to capture arriving packets on new interfaces, so that the first query of a new pod is
+    /// seen. Each attachment holds a lock of the kernel for some 15 ms (see `Capture::apply`): the
+    /// other direction follows when all new interfaces have this one. A query whose response was
+    /// missed in between has `capture_gap`.
+    fn attach_new(
+        &mut self,
+        capture: &CaptureThread,
+        now: Instant,
+        read: &mut dyn FnMut() -> News,
+    ) {
+        loop {
+            let news = read();
+            if !news.is_none() {
+                self.note(capture, news);
+                self.unfinished = Some(now);
+            }
+            let new = self.interfaces.values_mut().filter(|tracked| tracked.stage == Stage::New);
+            // One that is down gets no packets yet; else in the order in which they were created.
+            let Some(tracked) = new.min_by_key(|t| (!t.interface.up, t.interface.ifindex)) else {
+                return;
+            };
+            let verdict = verdict(&self.wanted, &tracked.interface);
+            tracked.attach_half(capture, &verdict);
+        }
+    }
+
     /// Makes failed attempts at the interfaces that `is_meant` due now.
-    pub(super) fn retry_now(&mut self, now: Instant, is_meant: impl Fn(&str) -> bool) {
-        for tracked in self.interfaces.values_mut().filter(|t| is_meant(&t.interface.name)) {
+    pub(super) fn retry_now(&mut self, now: Instant, is_meant: impl Fn(&Interface) -> bool) {
+        for tracked in self.interfaces.values_mut().filter(|t| is_meant(&t.interface)) {
             tracked.retry_now(now);
         }
     }
 
-    /// Returns the time of the next retry.
-    pub(super) fn next_retry(&self) -> Option<Instant> {
+    /// Returns the time at which [`Self::reconcile`] is due again.
+    pub(super) fn next_due(&self) -> Option<Instant> {
         let failures = self.interfaces.values().filter_map(|tracked| tracked.failure.as_ref());
-        failures.filter_map(|failure| failure.retry_at).min()
+        failures.filter_map(|failure| failure.retry_at).chain(self.unfinished).min()
     }
 
     /// Returns the errors of the interfaces that `is_meant`; `None` if at least one of them is
     /// captured from, or none was tried.
-    pub(super) fn attach_errors(&self, is_meant: impl Fn(&str) -> bool) -> Option<String> {
+    pub(super) fn attach_errors(&self, is_meant: impl Fn(&Interface) -> bool) -> Option<String> {
         let mut errors = Vec::new();
         for tracked in self.interfaces.values() {
-            if !is_meant(&tracked.interface.name) || self.verdict(tracked).directions.is_none() {
+            if !is_meant(&tracked.interface) || self.verdict(tracked).directions.is_none() {
                 continue;
             }
             match &tracked.failure {
@@ -290,6 +251,20 @@ impl Tracked {
         }
     }
 
+    /// Captures arriving packets of a new interface, if both directions are desired.
+    fn attach_half(&mut self, capture: &CaptureThread, verdict: &Verdict) {
+        self.stage = Stage::Usual;
+        let directions = Directions::Ingress;
+        if verdict.directions != Some(Directions::Both) || self.hooked.is_some() {
+            return;
+        }
+        // An error is reported by the attempt to attach both directions, which follows.
+        if let Ok(attachment) = capture.attach(&self.interface, directions) {
+            self.hooked = Some(Hooked { attachment, directions: Some(directions) });
+            self.stage = Stage::Half;
+        }
+    }
+
     /// Attaches, or enables other directions; returns true if the interface is captured from as
     /// desired.
     fn attach(
@@ -299,6 +274,7 @@ impl Tracked {
         verdict: &Verdict,
         now: Instant,
     ) -> bool {
+        let is_half = std::mem::replace(&mut self.stage, Stage::Usual) == Stage::Half;
         match capture.attach(&self.interface, directions) {
             Ok(attachment) => {
                 self.failure = None;
@@ -307,6 +283,11 @@ impl Tracked {
                 true
             }
             Err(error) => {
+                if is_half {
+                    // Queries alone would look unanswered.
+                    self.hooked = None;
+                    detach(capture, &[self.interface.ifindex]);
+                }
                 // The netlink message about an interface that is gone is still to come.
                 let is_gone = matches!(error, capture::Error::NoSuchInterface { .. });
                 if !is_gone && self.is_new_error(&error) {
@@ -381,7 +362,7 @@ impl Tracked {
 /// Returns what is desired of an interface. A packet on `lo` leaves and arrives at the same
 /// interface, so either direction has all of them, and both would see each message twice.
 fn verdict(wanted: &Wanted, interface: &Interface) -> Verdict {
-    let mut verdict = wanted.of(&interface.name);
+    let mut verdict = wanted.of(interface);
     if interface.kind == Kind::Loopback && verdict.directions == Some(Directions::Both) {
         verdict.directions = Some(Directions::Ingress);
     }

@@ -10,7 +10,6 @@ use std::{
 
 use anyhow::Context;
 use clap::Args;
-use glob::Pattern;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tap53::{
     config::{
@@ -20,6 +19,7 @@ use tap53::{
     replay::{Plan, Replay, Speed},
     telemetry::{Log, print_error, report},
 };
+use tap53_capture::interfaces::Selector;
 use tokio::{sync::Notify, time::MissedTickBehavior};
 
 use super::run::{LedgerFile, Signals};
@@ -109,7 +109,7 @@ impl Arguments {
             capture.ports.dedup();
         }
         if !self.tunnels.is_empty() {
-            let everywhere = Pattern::new("*").into_iter().collect();
+            let everywhere = Selector::parse("*").into_iter().collect();
             let types = self.tunnels.clone();
             capture.tunnels.push(TunnelRule { interfaces: everywhere, types });
         }

@@ -10,7 +10,7 @@ use tap53::{
 };
 use tap53_capture::{
     capture::Preflight,
-    interfaces::{self, Interface, InterfaceStatus},
+    interfaces::{self, Choice, Class, Interface, InterfaceStatus},
 };
 use tap53_ebpf::settings::Direction;
 use tap53_ledger::SUMMARY_SCHEMA_TEXT;
@@ -107,8 +107,10 @@ pub(crate) fn interfaces(arguments: Interfaces) -> anyhow::Result<ExitCode> {
     heading.extend(["INGRESS", "EGRESS", "HELD BY", "WHY"]);
     let mut rows = vec![heading.into_iter().map(Cell::from).collect::<Vec<_>>()];
     for interface in interfaces::list()? {
-        let selected = interfaces::selects(&config.interfaces, &interface.name);
+        let choice = Choice::of(&config.interfaces, &interface);
+        let selected = matches!(choice, Choice::Included(_));
         let [driver, ingress, egress, held_by, why] = look(&config.capture, &interface);
+        let why = format!("{}; {why}", choice_text(&choice, &interface));
         let captured = captured.as_ref().map(|all| {
             let of_this = |s: &&InterfaceStatus| {
                 (s.name == interface.name) && (s.ifindex == interface.ifindex)
@@ -128,6 +130,15 @@ pub(crate) fn interfaces(arguments: Interfaces) -> anyhow::Result<ExitCode> {
         rows.push(row);
     }
     print(&table(&rows, colored()))
+}
+
+/// Returns the entry that decides on an interface, or which kind would select it.
+fn choice_text(choice: &Choice<'_>, interface: &Interface) -> String {
+    match (choice, Class::of(interface)) {
+        (Choice::Included(_), _) => format!("selected {choice}"),
+        (Choice::Unmatched, Some(class)) => format!("{choice} (is {class})"),
+        _ => choice.to_string(),
+    }
 }
 
 /// Returns the directions that a running agent captures.

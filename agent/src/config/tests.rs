@@ -3,7 +3,7 @@ mod kafka;
 mod kubernetes;
 mod privacy;
 
-use glob::Pattern;
+use tap53_capture::interfaces::{Interface, Selector};
 use tap53_dns::Kept;
 use tap53_ebpf::settings::{PortSet, features};
 use tap53_records::encode::{Key, Profile};
@@ -138,7 +138,7 @@ pub(super) fn problems(text: &str) -> Vec<String> {
 fn every_key_reaches_its_field() {
     let config = parse(FULL).unwrap();
     assert_eq!(config.node, "gateway-1");
-    assert!(config.interfaces.include[0].matches("eth0"));
+    assert!(config.interfaces.include[0].matches(&Interface::named("eth0")));
     assert_eq!(config.interfaces.exclude[0].as_str(), "eth9");
     assert_eq!(config.interfaces.directions, Directions::Ingress);
     assert_eq!(
@@ -151,11 +151,13 @@ fn every_key_reaches_its_field() {
             fragments: false,
             tunnels: vec![
                 TunnelRule {
-                    interfaces: vec![Pattern::new("eth*").unwrap()],
+                    interfaces: vec![Selector::parse("eth*").unwrap()],
                     types: vec![TunnelType::Vxlan, TunnelType::Geneve],
                 },
                 TunnelRule {
-                    interfaces: ["eth1", "gre*"].map(|text| Pattern::new(text).unwrap()).to_vec(),
+                    interfaces: ["eth1", "gre*"]
+                        .map(|text| Selector::parse(text).unwrap())
+                        .to_vec(),
                     types: vec![TunnelType::Gre],
                 },
             ],
@@ -294,7 +296,7 @@ fn defaults_need_only_an_interface() {
         assert_eq!(config.interfaces.include[0].as_str(), "lo");
         assert_eq!(config.capture.ports, [53]);
         assert!(config.capture.fragments);
-        assert_eq!(config.capture.features_of("eth0"), features::FRAGMENTS);
+        assert_eq!(config.capture.features_of(&Interface::named("eth0")), features::FRAGMENTS);
         assert!((1..=8).contains(&config.capture.workers));
         assert!(!config.node.is_empty());
         assert!(
@@ -321,10 +323,13 @@ fn a_port_is_in_one_set_only() {
 #[test]
 fn tunnels_are_decapsulated_on_the_interfaces_of_a_rule() {
     let config = parse(FULL).unwrap().capture;
-    assert_eq!(config.features_of("eth0"), features::VXLAN | features::GENEVE);
-    assert_eq!(config.features_of("eth1"), features::VXLAN | features::GENEVE | features::GRE);
-    assert_eq!(config.features_of("gre0"), features::GRE);
-    assert_eq!(config.features_of("lo"), 0);
+    assert_eq!(config.features_of(&Interface::named("eth0")), features::VXLAN | features::GENEVE);
+    assert_eq!(
+        config.features_of(&Interface::named("eth1")),
+        features::VXLAN | features::GENEVE | features::GRE
+    );
+    assert_eq!(config.features_of(&Interface::named("gre0")), features::GRE);
+    assert_eq!(config.features_of(&Interface::named("lo")), 0);
 }
 
 #[test]
@@ -353,7 +358,7 @@ fn the_example_for_deployment_states_the_defaults() {
     fs::write(
         &minimal,
         r#"
-interfaces: {include: ["eth*", "ens*", "enp*"], exclude: ["lo"]}
+interfaces: {include: ["kind:physical"]}
 sinks: [{type: kafka, brokers: ["kafka-0.kafka:9092"], topic: dns-transactions}]
 "#,
     )

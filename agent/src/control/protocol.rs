@@ -15,9 +15,8 @@
 //! Requests are parsed strictly, so that a misspelt key does not silently become a default. Answers are
 //! parsed leniently, so that an older command understands a newer agent.
 
-use glob::Pattern;
 use serde::{Deserialize, Serialize};
-use tap53_capture::interfaces::{Switch, SwitchTo, config::Directions};
+use tap53_capture::interfaces::{Selector, Switch, SwitchTo, config::Directions};
 
 use crate::tail::{LineFormat, Selection};
 
@@ -56,7 +55,7 @@ pub enum Call {
     Live,
     /// Start capture on interfaces.
     Enable {
-        /// Shell pattern of interface names.
+        /// Shell pattern of interface names, or a kind (`kind:pods`).
         pattern: String,
         /// Directions to capture.
         directions: Directions,
@@ -66,7 +65,7 @@ pub enum Call {
     },
     /// Stop capture on interfaces.
     Disable {
-        /// Shell pattern of interface names.
+        /// Shell pattern of interface names, or a kind (`kind:pods`).
         pattern: String,
         /// Detach the programs as well.
         #[serde(default)]
@@ -77,7 +76,7 @@ pub enum Call {
     },
     /// Undo the switches that were made with this pattern.
     Reset {
-        /// Shell pattern of interface names.
+        /// Shell pattern of interface names, or a kind (`kind:pods`).
         pattern: String,
     },
     /// Follow the records.
@@ -166,12 +165,12 @@ pub(super) fn switch(pattern: &str, to: SwitchTo, lasts_ms: Option<u64>) -> Resu
     if pattern.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return Err(refuse("a pattern has no white space and no control characters".to_owned()));
     }
-    let pattern = Pattern::new(pattern)
-        .map_err(|error| refuse(format!("{pattern:?} is not a shell pattern: {}", error.msg)))?;
+    let selector =
+        Selector::parse(pattern).map_err(|reason| refuse(format!("{pattern:?} {reason}")))?;
     if lasts_ms.is_some_and(|ms| ms == 0 || ms > MAX_MS) {
         return Err(refuse("the duration must be more than zero and at most a year".to_owned()));
     }
-    Ok(Switch { pattern, to, lasts: lasts_ms.map(std::time::Duration::from_millis) })
+    Ok(Switch { selector, to, lasts: lasts_ms.map(std::time::Duration::from_millis) })
 }
 
 #[cfg(test)]

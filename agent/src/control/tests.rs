@@ -114,12 +114,12 @@ fn echo(request: Request) {
     match request {
         Request::Status { answer } => drop(answer.send(status())),
         Request::Switch { switch, requester, answer } => {
-            let Switch { pattern, to, lasts } = &switch;
-            if pattern.as_str() == "absent" {
+            let Switch { selector, to, lasts } = &switch;
+            if selector.as_str() == "absent" {
                 let _ = answer.send(Err(Refusal::NoSuchInterface("absent".to_owned())));
                 return;
             }
-            let mut interface = interface(pattern.as_str());
+            let mut interface = interface(selector.as_str());
             interface.why = format!("{to:?} for {lasts:?} by {requester:?}");
             let _ = answer.send(Ok(vec![interface]));
         }

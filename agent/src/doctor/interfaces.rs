@@ -1,9 +1,8 @@
 //! Checks that the selected interfaces are present, and that capture is possible on them.
 
-use glob::Pattern;
 use tap53_capture::{
     capture::{Hook, Preflight, Qdisc},
-    interfaces::{self, Interface, Kind, selects},
+    interfaces::{self, Interface, Kind, Selector, selects},
 };
 
 use super::Check;
@@ -19,7 +18,7 @@ pub(super) fn look(config: &Config, named: bool) -> Vec<Check> {
         }
     };
     let (selected, others): (Vec<_>, Vec<_>) =
-        present.iter().partition(|interface| selects(&config.interfaces, &interface.name));
+        present.iter().partition(|interface| selects(&config.interfaces, interface));
     let mut checks = unmatched(config, &selected, &others);
     let selected_names: Vec<&str> = selected.iter().map(|i| i.name.as_str()).collect();
     for interface in selected {
@@ -34,18 +33,17 @@ fn unmatched(config: &Config, selected: &[&Interface], others: &[&Interface]) ->
     let candidates: Vec<&str> =
         others.iter().filter(|i| i.ethernet).map(|i| i.name.as_str()).collect();
     let example = candidates.iter().find(|name| **name != "lo").or(candidates.first());
-    let is_name = |pattern: &Pattern| !pattern.as_str().contains(['*', '?', '[']);
-    let check = |pattern: &Pattern| {
-        let what = pattern.as_str();
+    let check = |selector: &Selector| {
+        let what = selector.as_str();
         if selected.is_empty() {
             let wrong = format!("no interface matches; others are {}", candidates.join(", "));
             let fix = format!("interfaces: {{include: [\"{}\"]}}", example.unwrap_or(&"eth*"));
             return Some(Check::fail(AREA, what, wrong, fix));
         }
         let fix = format!("ip link show {what}   # it is captured from when it appears");
-        is_name(pattern).then(|| Check::warn(AREA, what, "no such interface now", fix))
+        selector.literal_name().map(|_| Check::warn(AREA, what, "no such interface now", fix))
     };
-    let empty = |pattern: &&Pattern| !selected.iter().any(|i| pattern.matches(&i.name));
+    let empty = |selector: &&Selector| !selected.iter().any(|i| selector.matches(i));
     config.interfaces.include.iter().filter(empty).filter_map(check).collect()
 }
 
@@ -87,7 +85,8 @@ fn look_at(interface: &Interface, config: &Config, named: bool, selected: &[&str
         checks.push(Check::warn(
             AREA,
             format!("{name}: XDP"),
-            "XDP on a veth disables GRO for the pod's TCP, which is several times slower then",
+            "XDP on a veth disables GRO for the pod's TCP, which is several times slower then, and \
+             sees no sockets, so that containers are not known by them",
             "capture: {hook: auto}",
         ));
     }

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use tap53_capture::interfaces::Names;
+use tap53_capture::interfaces::{Interface, Names};
 use tap53_dns::frames;
 use tap53_ebpf::{counter::Counters, record::RecordHeader};
 use tap53_ledger::{InterfaceCounts, Published, WorkerCounts};
@@ -283,7 +283,10 @@ impl Player {
             self.features.resize(index + 1, None);
         }
         let (interfaces, capture) = (&self.interfaces, &self.config.capture);
-        *self.features[index].get_or_insert_with(|| capture.features_of(interfaces.name(ifindex)))
+        *self.features[index].get_or_insert_with(|| {
+            // A capture file has no kinds of interfaces.
+            capture.features_of(&Interface::named(interfaces.name(ifindex)))
+        })
     }
 
     fn name_interface(&mut self, ifindex: u32, frame: &Frame<'_>, is_refused: bool) {

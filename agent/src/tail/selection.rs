@@ -85,6 +85,14 @@ impl Selection {
                 let reason = format!("is longer than {MAX_PATTERN} bytes");
                 return Err(Refusal::Malformed { text: pattern.clone(), reason });
             }
+            if pattern.contains(':') {
+                let reason = "is no pattern of names: records have the names of interfaces, and not \
+                              their kinds";
+                return Err(Refusal::Malformed {
+                    text: pattern.clone(),
+                    reason: reason.to_owned(),
+                });
+            }
             Pattern::new(pattern).map_err(|error| Refusal::Malformed {
                 text: pattern.clone(),
                 reason: format!("is not a shell pattern: {}", error.msg),

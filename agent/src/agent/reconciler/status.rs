@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use tap53_capture::{
     capture::{CaptureThread, State},
-    interfaces::{Actual, InterfaceStatus, Kind, Verdict, WantedBy},
+    interfaces::{Actual, Interface, InterfaceStatus, Kind, Verdict, WantedBy},
 };
 use tap53_ebpf::settings::Direction;
 
@@ -16,27 +16,30 @@ impl InterfaceReconciler {
         &self,
         capture: &CaptureThread,
         now: Instant,
-        is_meant: impl Fn(&InterfaceStatus) -> bool,
+        is_meant: impl Fn(&Interface, &InterfaceStatus) -> bool,
     ) -> Vec<InterfaceStatus> {
         let states = capture.states().unwrap_or_default();
         let mut list: Vec<InterfaceStatus> = self
             .interfaces
             .values()
-            .map(|tracked| {
+            .filter_map(|tracked| {
                 let ifindex = tracked.interface.ifindex;
                 let state = states.iter().find(|state| ifindex_of(state) == ifindex);
-                tracked.status(&self.verdict(tracked), state, now)
+                let status = tracked.status(&self.verdict(tracked), state, now);
+                is_meant(&tracked.interface, &status).then_some(status)
             })
             .collect();
         let mut absent: Vec<&str> = self.wanted.named().collect();
         absent.sort_unstable();
         absent.dedup();
         for name in absent {
-            if !self.names().any(|present| present == name) {
-                list.push(absent_status(name, &self.wanted.of(name), now));
+            if self.names().any(|present| present == name) {
+                continue;
             }
+            let absent = Interface::named(name);
+            let status = absent_status(name, &self.wanted.of(&absent), now);
+            list.extend(is_meant(&absent, &status).then_some(status));
         }
-        list.retain(is_meant);
         list
     }
 }

@@ -12,7 +12,7 @@ fn flags_override_the_file() {
         log_format: Some(LogFormat::Json),
     };
     let config = parse_with(FULL, &overrides).unwrap();
-    let include: Vec<_> = config.interfaces.include.iter().map(Pattern::as_str).collect();
+    let include: Vec<_> = config.interfaces.include.iter().map(Selector::as_str).collect();
     assert_eq!(include, ["lo", "br-*"]);
     assert_eq!(config.interfaces.exclude.len(), 1, "exclusion stays");
     assert_eq!(config.capture.hook, HookChoice::Xdp);

@@ -137,10 +137,30 @@ hostPath: {path: /var/lib/tap53, type: DirectoryOrCreate}
 {{- ne (toString $containers.enabled) "false" | ternary "yes" "" -}}
 {{- end -}}
 
+{{/* The interfaces to capture from, as a JSON list: those of the values, else the node's own devices, the
+     pods', and the additions of the presets. */}}
+{{- define "tap53.include" -}}
+{{- $interfaces := default dict .Values.config.interfaces -}}
+{{- $include := list "kind:physical" "kind:pods" -}}
+{{- $presets := .Files.Get "files/presets.yaml" | fromYaml -}}
+{{- range .Values.presets -}}
+{{- $include = concat $include (default list (get $presets .).interfaces) -}}
+{{- end -}}
+{{- default ($include | uniq) $interfaces.include | toJson -}}
+{{- end -}}
+
 {{/* The configuration: that of the values, with the host's cgroups, and with spools and state where
      there is a volume for them. */}}
 {{- define "tap53.config" -}}
 {{- $config := deepCopy .Values.config -}}
+{{- $interfaces := default dict $config.interfaces -}}
+{{- $_ := set $interfaces "include" (include "tap53.include" . | fromJsonArray) -}}
+{{- $_ := set $config "interfaces" $interfaces -}}
+{{- $presets := .Files.Get "files/presets.yaml" | fromYaml -}}
+{{- range .Values.presets -}}
+{{/* The first one has precedence. */}}
+{{- $_ := set $config "capture" (merge (default dict $config.capture) (default dict (get $presets .).capture)) -}}
+{{- end -}}
 {{- if include "tap53.followsContainers" . -}}
 {{- $containers := default dict $config.containers -}}
 {{- if not (hasKey $containers "cgroup_root") -}}

@@ -17,14 +17,6 @@ pub use tree::{
     Section, Value, boolean, choice, label, milliseconds, parse, seconds, text, whole_number,
 };
 
-/// Accepts a shell pattern.
-///
-/// # Errors
-/// Fails if the value is not text, or the text is not a pattern.
-pub fn pattern(value: &Value) -> Result<Pattern, String> {
-    text(shell_pattern)(value)
-}
-
 /// Reads a shell pattern of interface names.
 ///
 /// # Errors
@@ -56,17 +48,6 @@ pub fn as_seconds<S: serde::Serializer>(
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64(duration.as_secs())
-}
-
-/// Serializes shell patterns as a list of texts.
-///
-/// # Errors
-/// Returns the error of the serializer.
-pub fn patterns_as_text<S: serde::Serializer>(
-    patterns: &[Pattern],
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(patterns.iter().map(Pattern::as_str))
 }
 
 /// Reads a prefix, `address/length`, or an address, which stands for a prefix of full length.

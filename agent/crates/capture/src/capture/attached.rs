@@ -20,7 +20,7 @@ use super::{
 use crate::{
     capture::config::{CaptureConfig, TcChoice},
     interfaces::config::Directions,
-    interfaces::{Device, Interface},
+    interfaces::{Device, Interface, Kind},
 };
 
 /// An interface with settings.
@@ -58,13 +58,21 @@ impl Attached {
         programs: &Programs,
     ) -> Result<(), Error> {
         // Continue without it: it only affects the choice of the hook, and explanations.
-        let device = Device::of(&self.attachment.interface).ok();
+        // Only for a physical device does the choice depend on it. The queries wait for the lock
+        // that others hold while they create pods.
+        let early = if self.attachment.interface.kind == Kind::Physical {
+            Device::of(&self.attachment.interface).ok()
+        } else {
+            None
+        };
         if directions.contains(Direction::Ingress) && self.attachment.ingress.is_none() {
-            self.attachment.ingress = Some(self.attach_ingress(config, programs, &device)?);
+            self.attachment.ingress =
+                Some(self.attach_ingress(config, programs, early.as_ref())?);
         }
         if directions.contains(Direction::Egress) && self.attachment.egress.is_none() {
             self.attachment.egress = Some(self.attach_tc(Direction::Egress, config, programs)?);
         }
+        let device = early.or_else(|| Device::of(&self.attachment.interface).ok());
         self.attachment.why = self.why(device.as_ref());
         Ok(())
     }
@@ -89,9 +97,9 @@ impl Attached {
         &mut self,
         config: &CaptureConfig,
         programs: &Programs,
-        device: &Option<Device>,
+        device: Option<&Device>,
     ) -> Result<Hook, Error> {
-        let part_of = device.as_ref().and_then(|device| device.part_of.as_ref());
+        let part_of = device.and_then(|device| device.part_of.as_ref());
         let plan = Plan::new(config, &self.attachment.interface.kind, part_of);
         self.notes.extend(plan.why);
         for hook in plan.xdp {
@@ -211,6 +219,14 @@ impl Attached {
                 *of == direction && ifindex.ok() == Some(self.attachment.interface.ifindex)
             }),
         })
+    }
+
+    /// Returns false if no program of ours can run any more: the kernel has removed the device, and
+    /// has waited for them. A device that has moved to another namespace keeps its programs.
+    pub(super) fn may_run(&self) -> bool {
+        let is_gone =
+            |link: &OwnedFd| bpf::link_ifindex(link.as_fd()).is_ok_and(|ifindex| ifindex == 0);
+        self.clsact.is_some() || !self.links.iter().all(|(_, link)| is_gone(link))
     }
 
     /// Detaches everything; only the description of the attachment remains.

@@ -3,17 +3,16 @@
 use std::{collections::HashSet, num::NonZero, thread};
 
 use clap::ValueEnum;
-use glob::Pattern;
 use nix::unistd::{SysconfVar, sysconf};
 use serde::Serialize;
-use tap53_base::settings::{
-    Section, Value, boolean, choice, pattern, patterns_as_text, whole_number,
-};
+use tap53_base::settings::{Section, Value, boolean, choice, whole_number};
 use tap53_ebpf::{
     headers::MULTICAST_PORTS,
     record::MAX_CAPTURED_LENGTH,
     settings::{PortSet, Ports, features},
 };
+
+use crate::interfaces::{Interface, Selector};
 
 /// Maximum number of workers. Each costs a thread and a ring; beyond a few dozen, sharding by flow
 /// hash gains nothing for DNS.
@@ -88,9 +87,8 @@ pub struct CaptureConfig {
 /// of their types apply.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TunnelRule {
-    /// Shell patterns of interface names; at least one.
-    #[serde(serialize_with = "patterns_as_text")]
-    pub interfaces: Vec<Pattern>,
+    /// Names and kinds of interfaces; at least one.
+    pub interfaces: Vec<Selector>,
     /// Tunnel types; at least one.
     pub types: Vec<TunnelType>,
 }
@@ -205,11 +203,11 @@ impl CaptureConfig {
 
     /// Returns the features that are enabled on an interface: bits of [`features`].
     #[must_use]
-    pub fn features_of(&self, interface: &str) -> u32 {
+    pub fn features_of(&self, interface: &Interface) -> u32 {
         let fragments = if self.fragments { features::FRAGMENTS } else { 0 };
         self.tunnels
             .iter()
-            .filter(|rule| rule.interfaces.iter().any(|pattern| pattern.matches(interface)))
+            .filter(|rule| rule.interfaces.iter().any(|selector| selector.matches(interface)))
             .flat_map(|rule| &rule.types)
             .fold(fragments, |bits, tunnel| bits | tunnel.feature())
     }
@@ -225,7 +223,10 @@ impl TunnelRule {
         let mut types: Vec<TunnelType> = section.read_some("types", choice).unwrap_or_default();
         types.sort_unstable_by_key(|tunnel| tunnel.feature());
         types.dedup();
-        Self { interfaces: section.read_some("interfaces", pattern).unwrap_or_default(), types }
+        Self {
+            interfaces: section.read_some("interfaces", Selector::read).unwrap_or_default(),
+            types,
+        }
     }
 }
 

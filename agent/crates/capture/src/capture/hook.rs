@@ -95,7 +95,7 @@ impl Plan {
                 Some("tc is the default for members of a bond".to_owned())
             }
             (HookChoice::Auto, Kind::Physical) => None,
-            // Native XDP disables GRO on a veth; on bonds, VLANs and tunnels it is refused or sees
+            // Native XDP disables GRO on a veth, and its packets have no socket any more; on bonds, VLANs and tunnels it is refused or sees
             // the packets of the lower device.
             (HookChoice::Auto, _) => Some(format!("tc is the default for {kind} devices")),
         };
@@ -164,6 +164,7 @@ mod tests {
         for kind in [
             Kind::Loopback,
             Kind::Veth,
+            Kind::NetkitPrimary,
             Kind::Bridge,
             Kind::Bond,
             Kind::Vlan,

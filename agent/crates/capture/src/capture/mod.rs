@@ -196,7 +196,7 @@ impl Capture {
         let position = match self.position(interface.ifindex) {
             Some(position) => position,
             None => {
-                let settings = self.next_settings(&interface.name)?;
+                let settings = self.next_settings(interface)?;
                 let carried = self.retired.resume(&interface.name, interface.ifindex);
                 self.attached.push(Attached::new(interface.clone(), settings, carried));
                 self.attached.len() - 1
@@ -237,7 +237,7 @@ impl Capture {
         let attached = &mut self.attached[position];
         attached.attachment.interface = interface.clone();
         self.names.set(interface.ifindex, &interface.name, monotonic_ns());
-        let features = self.config.features_of(&interface.name);
+        let features = self.config.features_of(interface);
         if features == attached.settings.features {
             return Ok(());
         }
@@ -385,9 +385,9 @@ impl Capture {
     }
 
     /// Creates the settings of one more interface, with a free counter slot and a new generation.
-    fn next_settings(&mut self, name: &str) -> Result<InterfaceSettings, Error> {
+    fn next_settings(&mut self, interface: &Interface) -> Result<InterfaceSettings, Error> {
         let counter_slot = self.slots.take().ok_or_else(|| Error::TooManyInterfaces {
-            name: name.to_owned(),
+            name: interface.name.clone(),
             limit: self.config.max_interfaces,
         })?;
         self.generation = self.generation.wrapping_add(1);
@@ -396,13 +396,15 @@ impl Capture {
             snap_length: self.config.snap_length,
             counter_slot,
             generation: self.generation,
-            features: self.config.features_of(name),
+            features: self.config.features_of(interface),
         })
     }
 
     /// Attaches missing programs, then enables the directions, both at the same moment: if one hook
-    /// was late, a query whose response only the other hook saw would look unanswered. Reverts both
-    /// on failure.
+    /// was late, a query whose response only the other hook saw would look unanswered. A single
+    /// direction of an interface without programs is enabled before: the kernel runs a program some
+    /// 15 ms before it confirms the attachment (`tcx_entry_sync` waits for an RCU grace period).
+    /// Reverts both on failure.
     fn apply(&mut self, position: usize, directions: Directions) -> Result<(), Error> {
         let attached = &mut self.attached[position];
         let ifindex = attached.attachment.interface.ifindex;
@@ -413,13 +415,15 @@ impl Capture {
             // Record it before a response can arrive whose query was not captured.
             self.names.switch(ifindex, monotonic_ns());
         }
+        let enabled = InterfaceSettings { directions: directions.bits(), ..before };
+        let is_early = was_bare && directions != Directions::Both;
         let result = self
             .settings
-            .set(ifindex, before)
+            .set(ifindex, if is_early { enabled } else { before })
             .and_then(|()| attached.attach(directions, &self.config, &self.programs))
             .and_then(|()| {
-                attached.settings.directions = directions.bits();
-                self.settings.set(ifindex, attached.settings)
+                attached.settings = enabled;
+                self.settings.set(ifindex, enabled)
             });
         let Err(error) = result else {
             if changes {
@@ -456,6 +460,7 @@ impl Capture {
     fn detach_and_keep_lines(&mut self, ifindexes: &[u32]) -> Vec<Error> {
         let mut errors = Vec::new();
         let mut detached = Vec::new();
+        let mut may_run = false;
         // Hooks are detached one after the other; the settings end capture at one moment.
         for attached in &self.attached {
             let ifindex = attached.attachment.interface.ifindex;
@@ -468,6 +473,7 @@ impl Capture {
         for ifindex in ifindexes {
             if let Some(position) = self.position(*ifindex) {
                 let mut attached = self.attached.remove(position);
+                may_run |= attached.may_run();
                 errors.extend(attached.detach());
                 detached.push(attached);
             }
@@ -476,8 +482,8 @@ impl Capture {
             return errors;
         }
         // Remove the settings after the programs, which would otherwise count their last packets
-        // elsewhere. Wait once for all of them, since it takes milliseconds.
-        if let Err(error) = bpf::wait_for_running_programs() {
+        // elsewhere. Wait once for all of them, since it takes some 15 milliseconds.
+        if may_run && let Err(error) = bpf::wait_for_running_programs() {
             tracing::debug!(event = "membarrier_failed", %error, "membarrier(2) failed");
         }
         for attached in detached {

@@ -143,6 +143,7 @@ mod tests {
             up: true,
             kind: Kind::Veth,
             ethernet: true,
+            peer: None,
         };
         Attachment { interface, ingress: None, egress: None, why: String::new() }
     }

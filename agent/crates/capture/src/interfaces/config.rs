@@ -1,20 +1,19 @@
 //! The `interfaces` section: which interfaces to capture from.
 
 use clap::ValueEnum;
-use glob::Pattern;
 use serde::{Deserialize, Serialize};
-use tap53_base::settings::{Section, choice, pattern, patterns_as_text, shell_pattern};
+use tap53_base::settings::{Section, choice};
 use tap53_ebpf::settings::Direction;
+
+use super::Selector;
 
 /// Selects the interfaces to capture from. Exclusion takes precedence over inclusion.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct InterfacesConfig {
-    /// Shell patterns of names to capture from; at least one.
-    #[serde(serialize_with = "patterns_as_text")]
-    pub include: Vec<Pattern>,
-    /// Shell patterns of names to exclude.
-    #[serde(serialize_with = "patterns_as_text")]
-    pub exclude: Vec<Pattern>,
+    /// Names and kinds to capture from; at least one.
+    pub include: Vec<Selector>,
+    /// Names and kinds to exclude.
+    pub exclude: Vec<Selector>,
     /// Directions to capture.
     pub directions: Directions,
 }
@@ -58,7 +57,7 @@ impl InterfacesConfig {
     /// Reads the section; `flags` are the values of `--interface`, which replace `include`.
     pub fn read(section: &mut Section<'_>, flags: &[String]) -> Self {
         let has_include = section.has("include");
-        let include = section.read_some("include", pattern);
+        let include = section.read_some("include", Selector::read);
         let include = if flags.is_empty() {
             if !has_include {
                 section.refuse(
@@ -69,18 +68,18 @@ impl InterfacesConfig {
             }
             include.unwrap_or_default()
         } else {
-            let mut patterns = Vec::with_capacity(flags.len());
+            let mut selectors = Vec::with_capacity(flags.len());
             for text in flags {
-                match shell_pattern(text) {
-                    Ok(pattern) => patterns.push(pattern),
+                match Selector::parse(text) {
+                    Ok(selector) => selectors.push(selector),
                     Err(reason) => section.refuse_flag("--interface", text, reason),
                 }
             }
-            patterns
+            selectors
         };
         Self {
             include,
-            exclude: section.read_list("exclude", pattern).unwrap_or_default(),
+            exclude: section.read_list("exclude", Selector::read).unwrap_or_default(),
             directions: section.read("directions", choice).unwrap_or(Directions::Both),
         }
     }

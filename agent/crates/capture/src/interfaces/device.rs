@@ -60,10 +60,7 @@ impl Device {
     pub fn of(interface: &Interface) -> Result<Self, Error> {
         let mut socket = Socket::open()?;
         let link = link(&mut socket, interface.ifindex)?;
-        let mut other = |ifindex: u32| {
-            let link = self::link(&mut socket, ifindex).ok()?;
-            parse(&link.0)
-        };
+        let mut other = |ifindex: u32| self::link(&mut socket, ifindex).ok()?.parse();
         let part_of = link.number(libc::IFLA_MASTER).and_then(&mut other);
         let part_from = match interface.kind {
             // The peer of a veth; for a tunnel, the device that the outer packets leave by.
@@ -98,6 +95,11 @@ impl Link {
     /// Wraps the payload of a link message.
     pub(crate) const fn new(payload: Vec<u8>) -> Self {
         Self(payload)
+    }
+
+    /// Returns the interface that it describes.
+    pub(crate) fn parse(&self) -> Option<Interface> {
+        parse(&self.0)
     }
 
     /// Returns the value of an attribute.

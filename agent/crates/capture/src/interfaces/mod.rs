@@ -7,6 +7,7 @@ pub mod config;
 pub(crate) mod device;
 mod names;
 pub(crate) mod netlink;
+mod selector;
 mod status;
 mod switch;
 mod wanted;
@@ -19,6 +20,7 @@ use netlink::{Request, Socket, attributes, read_u16, read_u32, text};
 pub use device::{Device, Whole};
 pub use names::{Names, Since};
 pub use netlink::Error;
+pub use selector::{Class, Selector};
 pub use status::{Actual, InterfaceStatus, WantedBy};
 pub use switch::{Switch, SwitchTo};
 pub use wanted::{AnnotationError, TooManySwitches, Verdict, Wanted};
@@ -45,6 +47,34 @@ pub struct Interface {
     /// True if packets at its hooks begin with an Ethernet header, as on `lo`, and unlike on tun,
     /// WireGuard or IPIP devices.
     pub ethernet: bool,
+    /// Location of the other end of a veth or netkit pair; `None` for other kinds, and while the
+    /// kernel is still creating the pair.
+    pub peer: Option<Peer>,
+}
+
+/// Location of the other end of a pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// The interface of this namespace with this ifindex.
+    Ifindex(u32),
+    /// In another network namespace, such as a pod's.
+    OtherNamespace,
+}
+
+impl Interface {
+    /// Describes an interface of which only the name is known, so that no kind matches it.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            ifindex: 0,
+            mtu: 0,
+            up: false,
+            kind: Kind::Other("unknown".to_owned()),
+            ethernet: true,
+            peer: None,
+        }
+    }
 }
 
 /// Kind of a device, as far as it affects where to capture.
@@ -56,6 +86,8 @@ pub enum Kind {
     Loopback,
     /// One end of a virtual cable, such as that of a pod.
     Veth,
+    /// The node's end of a netkit pair.
+    NetkitPrimary,
     /// A bridge.
     Bridge,
     /// Several devices combined (`bond`, `team`).
@@ -70,7 +102,7 @@ pub enum Kind {
 
 impl Kind {
     /// Derives the kind from `IFLA_INFO_KIND`, which devices with a hardware driver lack.
-    fn new(info_kind: Option<&str>, flags: u32, hardware_type: u16) -> Self {
+    fn new(info: &Info, flags: u32, hardware_type: u16) -> Self {
         const TUNNELS: [&str; 19] = [
             "bareudp",
             "erspan",
@@ -92,9 +124,10 @@ impl Kind {
             "xfrm",
             "amt",
         ];
-        match info_kind {
+        match info.kind.as_deref() {
             _ if flags & libc::IFF_LOOPBACK as u32 != 0 => Self::Loopback,
             Some("veth") => Self::Veth,
+            Some("netkit") if info.is_netkit_primary => Self::NetkitPrimary,
             Some("bridge") => Self::Bridge,
             Some("bond" | "team") => Self::Bond,
             Some("vlan") => Self::Vlan,
@@ -112,6 +145,7 @@ impl fmt::Display for Kind {
             Self::Physical => "physical",
             Self::Loopback => "loopback",
             Self::Veth => "veth",
+            Self::NetkitPrimary => "netkit",
             Self::Bridge => "bridge",
             Self::Bond => "bond",
             Self::Vlan => "vlan",
@@ -164,11 +198,88 @@ pub fn packet_counts() -> Result<Vec<PacketCounts>, Error> {
     Ok(counts.collect())
 }
 
-/// Returns true if the configuration selects an interface of this name; exclusion takes precedence.
+/// Returns the interface with this ifindex; `None` if there is none.
+///
+/// # Errors
+///
+/// Fails if the kernel does not respond. It needs no privilege.
+pub fn get(ifindex: u32) -> Result<Option<Interface>, Error> {
+    match device::link(&mut Socket::open()?, ifindex) {
+        Ok(link) => Ok(link.parse()),
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The reason why a configuration selects an interface, or does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice<'a> {
+    /// The first entry of `include` that selects it.
+    Included(&'a Selector),
+    /// The first entry of `exclude` that matches it.
+    Excluded(&'a Selector),
+    /// Only this kind matches, and packets of the device have no Ethernet header.
+    NoEthernet(&'a Selector),
+    /// Nothing matches.
+    Unmatched,
+}
+
+impl<'a> Choice<'a> {
+    /// Decides on an interface; exclusion takes precedence.
+    #[must_use]
+    pub fn of(config: &'a InterfacesConfig, interface: &Interface) -> Self {
+        let excluded = config.exclude.iter().find(|selector| selector.matches(interface));
+        let included = config.include.iter().find(|selector| selector.includes(interface));
+        let matched = || config.include.iter().find(|selector| selector.matches(interface));
+        match (excluded, included) {
+            (Some(selector), _) => Self::Excluded(selector),
+            (None, Some(selector)) => Self::Included(selector),
+            (None, None) => matched().map_or(Self::Unmatched, Self::NoEthernet),
+        }
+    }
+}
+
+impl fmt::Display for Choice<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Included(selector) => write!(f, "by {selector}"),
+            Self::Excluded(selector) => write!(f, "excluded by {selector}"),
+            Self::NoEthernet(selector) => write!(f, "{selector}, but no Ethernet header"),
+            Self::Unmatched => f.write_str("no match"),
+        }
+    }
+}
+
+/// Returns true if the configuration selects the interface; exclusion takes precedence.
 #[must_use]
-pub fn selects(config: &InterfacesConfig, name: &str) -> bool {
-    let matches = |patterns: &[glob::Pattern]| patterns.iter().any(|p| p.matches(name));
-    matches(&config.include) && !matches(&config.exclude)
+pub fn selects(config: &InterfacesConfig, interface: &Interface) -> bool {
+    matches!(Choice::of(config, interface), Choice::Included(_))
+}
+
+/// Contents of `IFLA_LINKINFO`.
+#[derive(Debug, Default)]
+struct Info {
+    kind: Option<String>,
+    is_netkit_primary: bool,
+}
+
+impl Info {
+    fn parse(value: &[u8]) -> Self {
+        // linux/if_link.h
+        const IFLA_NETKIT_PRIMARY: u16 = 2;
+        let find = |within, wanted: u16| {
+            attributes(within).find(|(inner_type, _)| *inner_type == wanted).map(|(_, value)| value)
+        };
+        let kind = find(value, libc::IFLA_INFO_KIND).map(text);
+        let data = find(value, libc::IFLA_INFO_DATA).unwrap_or_default();
+        let primary = find(data, IFLA_NETKIT_PRIMARY).and_then(<[u8]>::first);
+        let is_netkit_primary = kind.as_deref() == Some("netkit") && primary == Some(&1);
+        Self { kind, is_netkit_primary }
+    }
+
+    fn is_pair(&self) -> bool {
+        matches!(self.kind.as_deref(), Some("veth" | "netkit"))
+    }
 }
 
 /// Parses a link message; returns `None` if it has no name.
@@ -179,39 +290,43 @@ fn parse(payload: &[u8]) -> Option<Interface> {
     let flags = read_u32(payload, 8)?;
     let mut name = None;
     let mut mtu = 0;
-    let mut info_kind = None;
+    let mut info = Info::default();
+    let (mut linked_to, mut other_namespace) = (None, false);
     for (attribute_type, value) in attributes(payload.get(IFINFOMSG_BYTES..)?) {
         match attribute_type {
             libc::IFLA_IFNAME => name = Some(text(value)),
             libc::IFLA_MTU => mtu = read_u32(value, 0)?,
-            libc::IFLA_LINKINFO => {
-                info_kind = attributes(value)
-                    .find(|(inner_type, _)| *inner_type == libc::IFLA_INFO_KIND)
-                    .map(|(_, kind)| text(kind));
-            }
+            libc::IFLA_LINKINFO => info = Info::parse(value),
+            libc::IFLA_LINK => linked_to = read_u32(value, 0).filter(|ifindex| *ifindex != 0),
+            libc::IFLA_LINK_NETNSID => other_namespace = true,
             _ => {}
         }
     }
+    // The kernel announces the end that it creates first before it knows the other one.
+    let peer = match linked_to {
+        _ if !info.is_pair() => None,
+        _ if other_namespace => Some(Peer::OtherNamespace),
+        other => other.map(Peer::Ifindex),
+    };
     Some(Interface {
         name: name?,
         ifindex,
         mtu,
         up: flags & libc::IFF_UP as u32 != 0,
-        kind: Kind::new(info_kind.as_deref(), flags, hardware_type),
+        kind: Kind::new(&info, flags, hardware_type),
         ethernet: matches!(hardware_type, libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK),
+        peer,
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use glob::Pattern;
-
     use super::*;
     use crate::interfaces::config::Directions;
 
     #[test]
     fn exclusion_wins_over_inclusion() {
-        let patterns = |texts: &[&str]| texts.iter().map(|t| Pattern::new(t).unwrap()).collect();
+        let patterns = |texts: &[&str]| texts.iter().map(|t| Selector::parse(t).unwrap()).collect();
         let config = InterfacesConfig {
             include: patterns(&["eth*", "veth[0-3]", "br-?"]),
             exclude: patterns(&["eth1*"]),
@@ -228,21 +343,107 @@ mod tests {
             ("br-ab", false),
             ("lo", false),
         ] {
-            assert_eq!(selects(&config, name), selected, "{name}");
+            assert_eq!(selects(&config, &Interface::named(name)), selected, "{name}");
         }
     }
 
     #[test]
     fn kinds_follow_the_kernels_names() {
-        let kind = |info| Kind::new(info, 0, libc::ARPHRD_ETHER);
+        let info = |kind: Option<&str>| Info { kind: kind.map(str::to_owned), ..Info::default() };
+        let kind = |name| Kind::new(&info(name), 0, libc::ARPHRD_ETHER);
         assert_eq!(kind(None), Kind::Physical);
         assert_eq!(kind(Some("veth")), Kind::Veth);
         assert_eq!(kind(Some("vxlan")), Kind::Tunnel("vxlan".to_owned()));
         assert_eq!(kind(Some("dummy")).to_string(), "dummy");
         assert_eq!(
-            Kind::new(None, libc::IFF_LOOPBACK as u32, libc::ARPHRD_LOOPBACK),
+            Kind::new(&info(None), libc::IFF_LOOPBACK as u32, libc::ARPHRD_LOOPBACK),
             Kind::Loopback
         );
+    }
+
+    /// A link message with these attributes.
+    fn message(list: &[(u16, Vec<u8>)]) -> Vec<u8> {
+        let mut payload = vec![0; IFINFOMSG_BYTES];
+        payload[2..4].copy_from_slice(&libc::ARPHRD_ETHER.to_ne_bytes());
+        payload[4..8].copy_from_slice(&7u32.to_ne_bytes());
+        payload.extend(attributes_of(list));
+        payload
+    }
+
+    fn attributes_of(list: &[(u16, Vec<u8>)]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (attribute_type, value) in list {
+            bytes.extend(u16::try_from(4 + value.len()).unwrap().to_ne_bytes());
+            bytes.extend(attribute_type.to_ne_bytes());
+            bytes.extend(value);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+        }
+        bytes
+    }
+
+    /// A veth or netkit end; `data` are the attributes of its kind.
+    fn pair_end(kind: &str, data: &[(u16, Vec<u8>)], more: &[(u16, Vec<u8>)]) -> Interface {
+        let info = attributes_of(&[
+            (libc::IFLA_INFO_KIND, kind.as_bytes().to_vec()),
+            (libc::IFLA_INFO_DATA, attributes_of(data)),
+        ]);
+        let common = [(libc::IFLA_IFNAME, b"x0\0".to_vec()), (libc::IFLA_LINKINFO, info)];
+        parse(&message(&[&common[..], more].concat())).unwrap()
+    }
+
+    #[test]
+    fn the_other_end_of_a_pair_is_here_or_in_another_namespace_or_not_known_yet() {
+        let link = |ifindex: u32| (libc::IFLA_LINK, ifindex.to_ne_bytes().to_vec());
+        let namespace = (libc::IFLA_LINK_NETNSID, 0u32.to_ne_bytes().to_vec());
+        for (more, peer) in [
+            (&[][..], None),
+            (&[link(0)], None),
+            (&[link(9)], Some(Peer::Ifindex(9))),
+            (&[link(9), namespace.clone()], Some(Peer::OtherNamespace)),
+            (&[namespace.clone(), link(9)], Some(Peer::OtherNamespace)),
+        ] {
+            assert_eq!(pair_end("veth", &[], more).peer, peer);
+        }
+        let vlan = pair_end("vlan", &[], &[link(9), namespace]);
+        assert_eq!(vlan.peer, None, "its lower device is no other end");
+    }
+
+    #[test]
+    fn the_two_ends_of_a_netkit_pair_differ() {
+        let namespace = (libc::IFLA_LINK_NETNSID, 0u32.to_ne_bytes().to_vec());
+        let end =
+            |primary| pair_end("netkit", &[(2, vec![primary])], std::slice::from_ref(&namespace));
+        assert_eq!((end(1).kind, end(1).peer), (Kind::NetkitPrimary, Some(Peer::OtherNamespace)));
+        assert_eq!(end(0).kind, Kind::Other("netkit".to_owned()));
+        assert_eq!(pair_end("netkit", &[], &[]).kind, Kind::Other("netkit".to_owned()));
+    }
+
+    #[test]
+    fn a_choice_names_the_entry_that_decides() {
+        let list = |texts: &[&str]| texts.iter().map(|t| Selector::parse(t).unwrap()).collect();
+        let config = InterfacesConfig {
+            include: list(&["kind:pods", "kind:tunnels", "x*"]),
+            exclude: list(&["kind:veths", "y0"]),
+            directions: Directions::Both,
+        };
+        let pod = Interface {
+            kind: Kind::Veth,
+            peer: Some(Peer::OtherNamespace),
+            ..Interface::named("x0")
+        };
+        let tunnel =
+            |name| Interface { kind: Kind::Tunnel("tun".to_owned()), ..Interface::named(name) };
+        let raw = Interface { ethernet: false, ..tunnel("tun0") };
+        for (interface, text) in [
+            (&pod, "excluded by kind:veths"),
+            (&tunnel("t0"), "by kind:tunnels"),
+            (&tunnel("y0"), "excluded by y0"),
+            (&raw, "kind:tunnels, but no Ethernet header"),
+            (&Interface::named("x1"), "by x*"),
+            (&Interface::named("z0"), "no match"),
+        ] {
+            assert_eq!(Choice::of(&config, interface).to_string(), text);
+        }
     }
 
     #[test]

@@ -2,15 +2,13 @@
 
 use std::time::Duration;
 
-use glob::Pattern;
-
-use super::config::Directions;
+use super::{Selector, config::Directions};
 
 /// A change of what is captured.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Switch {
-    /// Shell pattern of interface names; it also applies to interfaces that appear later.
-    pub pattern: Pattern,
+    /// The names or the kind; it also applies to interfaces that appear later.
+    pub selector: Selector,
     /// The requested state.
     pub to: SwitchTo,
     /// Duration of the change; `None` if it lasts until the agent ends.

@@ -8,7 +8,7 @@
 //! | command | `tap53 enable` and `disable`, the last one that matches | for its duration, or until the agent ends |
 //!
 //! An annotation is a comma-separated list of `PATTERN=STATE`. The pattern is a shell pattern of
-//! names, the state is `on`, `both`, `ingress`, `egress` or `off`; `on` equals `both`. The last
+//! names or a kind (`kind:pods`), the state is `on`, `both`, `ingress`, `egress` or `off`; `on` equals `both`. The last
 //! entry that matches decides. Any other value changes nothing.
 //!
 //! Switching off by command or annotation only sets a flag, since it may be for moments; the
@@ -16,9 +16,7 @@
 
 use std::time::Instant;
 
-use glob::Pattern;
-
-use super::selects;
+use super::{Interface, Selector, selects};
 use crate::{
     interfaces::config::{Directions, InterfacesConfig},
     interfaces::{Switch, SwitchTo, WantedBy},
@@ -54,8 +52,13 @@ pub enum AnnotationError {
     #[error("{0:?} is not PATTERN=STATE")]
     NotAnEntry(String),
     /// A pattern is invalid.
-    #[error("{0:?} is not a shell pattern")]
-    NotAPattern(String),
+    #[error("{text:?} {reason}")]
+    NotAPattern {
+        /// The pattern.
+        text: String,
+        /// The reason.
+        reason: String,
+    },
     /// A state is invalid.
     #[error("{0:?} is none of on, off, ingress, egress, both")]
     NotAState(String),
@@ -70,7 +73,7 @@ pub struct TooManySwitches;
 #[derive(Clone, Debug)]
 pub struct Wanted {
     file: InterfacesConfig,
-    annotation: Vec<(Pattern, Option<Directions>)>,
+    annotation: Vec<(Selector, Option<Directions>)>,
     /// Oldest first.
     switches: Vec<ActiveSwitch>,
 }
@@ -78,7 +81,7 @@ pub struct Wanted {
 /// An active switch.
 #[derive(Clone, Debug)]
 struct ActiveSwitch {
-    pattern: Pattern,
+    selector: Selector,
     to: SwitchTo,
     until: Option<Instant>,
 }
@@ -117,18 +120,15 @@ impl Wanted {
     pub fn switch(&mut self, switch: &Switch, now: Instant) -> Result<bool, TooManySwitches> {
         let before = self.switches.len();
         if switch.to == SwitchTo::Reset {
-            // The pattern also matches other patterns as names: `*` resets everything.
-            self.switches.retain(|other| {
-                other.pattern != switch.pattern && !switch.pattern.matches(other.pattern.as_str())
-            });
+            self.switches.retain(|other| !switch.selector.covers(&other.selector));
             return Ok(self.switches.len() != before);
         }
-        self.switches.retain(|other| other.pattern != switch.pattern);
+        self.switches.retain(|other| other.selector != switch.selector);
         if self.switches.len() >= MAX_SWITCHES {
             return Err(TooManySwitches);
         }
         self.switches.push(ActiveSwitch {
-            pattern: switch.pattern.clone(),
+            selector: switch.selector.clone(),
             to: switch.to,
             // A time that the clock cannot represent means for ever.
             until: switch.lasts.and_then(|lasts| now.checked_add(lasts)),
@@ -136,11 +136,11 @@ impl Wanted {
         Ok(true)
     }
 
-    /// Removes the switches that have expired, and returns their patterns.
-    pub fn expire(&mut self, now: Instant) -> Vec<Pattern> {
+    /// Removes the switches that have expired, and returns their selectors.
+    pub fn expire(&mut self, now: Instant) -> Vec<Selector> {
         let over = |switch: &ActiveSwitch| switch.until.is_some_and(|until| until <= now);
         let expired = self.switches.iter().filter(|switch| over(switch));
-        let expired = expired.map(|switch| switch.pattern.clone()).collect();
+        let expired = expired.map(|switch| switch.selector.clone()).collect();
         self.switches.retain(|switch| !over(switch));
         expired
     }
@@ -151,10 +151,11 @@ impl Wanted {
         self.switches.iter().filter_map(|switch| switch.until).min()
     }
 
-    /// Returns the desired state of the interface with this name. Call [`Self::expire`] first.
+    /// Returns the desired state of an interface. Call [`Self::expire`] first.
     #[must_use]
-    pub fn of(&self, name: &str) -> Verdict {
-        if let Some(switch) = self.switches.iter().rev().find(|s| s.pattern.matches(name)) {
+    pub fn of(&self, interface: &Interface) -> Verdict {
+        let mut switches = self.switches.iter().rev();
+        if let Some(switch) = switches.find(|switch| switch.applies(interface)) {
             let (directions, detach) = match switch.to {
                 SwitchTo::On(directions) => (Some(directions), false),
                 SwitchTo::Off { detach } => (None, detach),
@@ -163,12 +164,15 @@ impl Wanted {
             };
             return Verdict { directions, detach, by: WantedBy::Command, until: switch.until };
         }
-        let rule = self.annotation.iter().rev().find(|(pattern, _)| pattern.matches(name));
+        let rule = self.annotation.iter().rev().find(|(selector, directions)| match directions {
+            Some(_) => selector.includes(interface),
+            None => selector.matches(interface),
+        });
         if let Some((_, directions)) = rule {
             let by = WantedBy::Annotation;
             return Verdict { directions: *directions, detach: false, by, until: None };
         }
-        let directions = selects(&self.file, name).then_some(self.file.directions);
+        let directions = selects(&self.file, interface).then_some(self.file.directions);
         Verdict { directions, detach: true, by: WantedBy::File, until: None }
     }
 
@@ -176,15 +180,24 @@ impl Wanted {
     /// need not exist.
     pub fn named(&self) -> impl Iterator<Item = &str> {
         let switched_on = |switch: &&ActiveSwitch| matches!(switch.to, SwitchTo::On(_));
-        let switches = self.switches.iter().filter(switched_on).map(|switch| &switch.pattern);
+        let switches = self.switches.iter().filter(switched_on).map(|switch| &switch.selector);
         let annotated = self.annotation.iter().filter(|(_, directions)| directions.is_some());
-        let annotated = annotated.map(|(pattern, _)| pattern);
-        let patterns = self.file.include.iter().chain(annotated).chain(switches);
-        patterns.map(Pattern::as_str).filter(|text| !text.contains(['*', '?', '[']))
+        let annotated = annotated.map(|(selector, _)| selector);
+        let selectors = self.file.include.iter().chain(annotated).chain(switches);
+        selectors.filter_map(Selector::literal_name)
     }
 }
 
-fn parse_annotation(value: &str) -> Result<Vec<(Pattern, Option<Directions>)>, AnnotationError> {
+impl ActiveSwitch {
+    fn applies(&self, interface: &Interface) -> bool {
+        match self.to {
+            SwitchTo::On(_) => self.selector.includes(interface),
+            SwitchTo::Off { .. } | SwitchTo::Reset => self.selector.matches(interface),
+        }
+    }
+}
+
+fn parse_annotation(value: &str) -> Result<Vec<(Selector, Option<Directions>)>, AnnotationError> {
     if value.len() > MAX_ANNOTATION {
         return Err(AnnotationError::TooLong);
     }
@@ -194,14 +207,15 @@ fn parse_annotation(value: &str) -> Result<Vec<(Pattern, Option<Directions>)>, A
     value.split(',').map(|entry| parse_entry(entry.trim())).collect()
 }
 
-fn parse_entry(entry: &str) -> Result<(Pattern, Option<Directions>), AnnotationError> {
+fn parse_entry(entry: &str) -> Result<(Selector, Option<Directions>), AnnotationError> {
     let (pattern, state) =
         entry.split_once('=').ok_or_else(|| AnnotationError::NotAnEntry(entry.to_owned()))?;
     let (text, state) = (pattern.trim(), state.trim());
-    let pattern = match Pattern::new(text) {
-        Ok(pattern) if !text.is_empty() && !text.contains(char::is_whitespace) => pattern,
-        _ => return Err(AnnotationError::NotAPattern(text.to_owned())),
-    };
+    let invalid = |reason| AnnotationError::NotAPattern { text: text.to_owned(), reason };
+    if text.contains(char::is_whitespace) {
+        return Err(invalid("is not a shell pattern: it has white space".to_owned()));
+    }
+    let selector = Selector::parse(text).map_err(invalid)?;
     let directions = match state {
         "on" | "both" => Some(Directions::Both),
         "ingress" => Some(Directions::Ingress),
@@ -209,7 +223,7 @@ fn parse_entry(entry: &str) -> Result<(Pattern, Option<Directions>), AnnotationE
         "off" => None,
         _ => return Err(AnnotationError::NotAState(state.to_owned())),
     };
-    Ok((pattern, directions))
+    Ok((selector, directions))
 }
 
 #[cfg(test)]
@@ -217,25 +231,26 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::interfaces::{Kind, Peer};
 
-    fn pattern(text: &str) -> Pattern {
-        Pattern::new(text).unwrap()
+    fn selector(text: &str) -> Selector {
+        Selector::parse(text).unwrap()
     }
 
     fn wanted() -> Wanted {
         Wanted::new(InterfacesConfig {
-            include: vec![pattern("eth*"), pattern("br0")],
-            exclude: vec![pattern("eth9")],
+            include: vec![selector("eth*"), selector("br0")],
+            exclude: vec![selector("eth9")],
             directions: Directions::Ingress,
         })
     }
 
     fn switch(text: &str, to: SwitchTo, lasts: Option<u64>) -> Switch {
-        Switch { pattern: pattern(text), to, lasts: lasts.map(Duration::from_secs) }
+        Switch { selector: selector(text), to, lasts: lasts.map(Duration::from_secs) }
     }
 
     fn of(wanted: &Wanted, name: &str) -> (Option<Directions>, WantedBy) {
-        let verdict = wanted.of(name);
+        let verdict = wanted.of(&Interface::named(name));
         (verdict.directions, verdict.by)
     }
 
@@ -263,12 +278,12 @@ mod tests {
         let (mut wanted, now) = (wanted(), Instant::now());
         wanted.switch(&switch("eth0", ON, None), now).unwrap();
         wanted.switch(&switch("*", OFF, None), now).unwrap();
-        assert_eq!(wanted.of("eth0").directions, None);
+        assert_eq!(wanted.of(&Interface::named("eth0")).directions, None);
         wanted.switch(&switch("eth0", ON, None), now).unwrap();
-        assert_eq!(wanted.of("eth0").directions, Some(Directions::Both));
-        assert_eq!(wanted.of("eth1").directions, None);
+        assert_eq!(wanted.of(&Interface::named("eth0")).directions, Some(Directions::Both));
+        assert_eq!(wanted.of(&Interface::named("eth1")).directions, None);
         wanted.switch(&switch("eth0", SwitchTo::Off { detach: true }, None), now).unwrap();
-        assert!(wanted.of("eth0").detach);
+        assert!(wanted.of(&Interface::named("eth0")).detach);
     }
 
     #[test]
@@ -278,12 +293,12 @@ mod tests {
         wanted.switch(&switch("br0", OFF, None), now).unwrap();
         let end = now + Duration::from_secs(600);
         assert_eq!(wanted.next_expiry(), Some(end));
-        assert_eq!(wanted.of("eth0").until, Some(end));
+        assert_eq!(wanted.of(&Interface::named("eth0")).until, Some(end));
         assert_eq!(wanted.expire(end - Duration::from_nanos(1)), []);
         assert_eq!(of(&wanted, "eth0"), (None, WantedBy::Command));
-        assert_eq!(wanted.expire(end), [pattern("eth0")]);
+        assert_eq!(wanted.expire(end), [selector("eth0")]);
         assert_eq!(of(&wanted, "eth0"), (Some(Directions::Ingress), WantedBy::File));
-        assert_eq!(wanted.of("br0").by, WantedBy::Command, "without an end");
+        assert_eq!(wanted.of(&Interface::named("br0")).by, WantedBy::Command, "without an end");
         assert_eq!(wanted.next_expiry(), None);
         // A later switch of the same pattern also replaces the first one's end.
         wanted.switch(&switch("eth0", OFF, Some(1)), now).unwrap();
@@ -298,11 +313,15 @@ mod tests {
             wanted.switch(&switch(text, OFF, None), now).unwrap();
         }
         assert!(wanted.switch(&switch("eth0", SwitchTo::Reset, None), now).unwrap());
-        assert_eq!(wanted.of("eth0").by, WantedBy::Command, "eth* is still there");
+        assert_eq!(
+            wanted.of(&Interface::named("eth0")).by,
+            WantedBy::Command,
+            "eth* is still there"
+        );
         assert!(wanted.switch(&switch("eth*", SwitchTo::Reset, None), now).unwrap());
-        assert_eq!(wanted.of("eth0").by, WantedBy::File);
+        assert_eq!(wanted.of(&Interface::named("eth0")).by, WantedBy::File);
         assert!(wanted.switch(&switch("*", SwitchTo::Reset, None), now).unwrap());
-        assert_eq!(wanted.of("br0").by, WantedBy::File);
+        assert_eq!(wanted.of(&Interface::named("br0")).by, WantedBy::File);
         assert!(!wanted.switch(&switch("*", SwitchTo::Reset, None), now).unwrap());
     }
 
@@ -312,9 +331,9 @@ mod tests {
         for number in 0..MAX_SWITCHES {
             wanted.switch(&switch(&format!("v{number}"), ON, None), now).unwrap();
         }
-        assert_eq!(wanted.switch(&switch("one more", ON, None), now), Err(TooManySwitches));
+        assert_eq!(wanted.switch(&switch("one_more", ON, None), now), Err(TooManySwitches));
         assert_eq!(wanted.switch(&switch("v7", OFF, None), now), Ok(true));
-        assert_eq!(wanted.of("v7").directions, None);
+        assert_eq!(wanted.of(&Interface::named("v7")).directions, None);
     }
 
     #[test]
@@ -325,19 +344,49 @@ mod tests {
             ("eth0", "\"eth0\" is not PATTERN=STATE"),
             ("eth0=on,", "\"\" is not PATTERN=STATE"),
             ("eth0=on;eth1=off", "\"on;eth1=off\" is none of on, off, ingress, egress, both"),
-            ("=on", "\"\" is not a shell pattern"),
+            ("=on", "\"\" must not be empty"),
+            ("kind:pod=on", "\"kind:pod\" is no kind of interface: after \"kind:\" comes one of"),
             ("eth[=on", "\"eth[\" is not a shell pattern"),
             ("eth 0=on", "\"eth 0\" is not a shell pattern"),
             ("eth0=ON", "\"ON\" is none of on, off, ingress, egress, both"),
             (&"a=on,".repeat(2_000), "longer than 4096 bytes"),
         ] {
-            assert_eq!(wanted.set_annotation(Some(value)).unwrap_err().to_string(), why);
+            let error = wanted.set_annotation(Some(value)).unwrap_err().to_string();
+            assert!(error.starts_with(why), "{error}");
             assert_eq!(of(&wanted, "eth0"), (Some(Directions::Egress), WantedBy::Annotation));
         }
         wanted.set_annotation(Some(" eth0 = on , veth* = off ")).unwrap();
         assert_eq!(of(&wanted, "eth0"), (Some(Directions::Both), WantedBy::Annotation));
         wanted.set_annotation(Some("")).unwrap();
         assert_eq!(of(&wanted, "eth0").1, WantedBy::File);
+    }
+
+    #[test]
+    fn every_source_selects_by_kind() {
+        let pod = Interface {
+            kind: Kind::Veth,
+            peer: Some(Peer::OtherNamespace),
+            ..Interface::named("lxc1")
+        };
+        let wireguard = Interface {
+            kind: Kind::Tunnel("wireguard".to_owned()),
+            ethernet: false,
+            ..Interface::named("wg0")
+        };
+        let (mut wanted, now) = (wanted(), Instant::now());
+        let of = |wanted: &Wanted, of| (wanted.of(of).directions, wanted.of(of).by);
+        wanted.set_annotation(Some("kind:pods=egress,kind:tunnels=on")).unwrap();
+        assert_eq!(of(&wanted, &pod), (Some(Directions::Egress), WantedBy::Annotation));
+        assert_eq!(of(&wanted, &wireguard), (None, WantedBy::File), "it cannot be read");
+        wanted.switch(&switch("kind:tunnels", ON, None), now).unwrap();
+        assert_eq!(of(&wanted, &wireguard), (None, WantedBy::File));
+        wanted.switch(&switch("kind:tunnels", OFF, None), now).unwrap();
+        assert_eq!(of(&wanted, &wireguard), (None, WantedBy::Command));
+        wanted.switch(&switch("kind:pods", OFF, None), now).unwrap();
+        assert_eq!(of(&wanted, &pod), (None, WantedBy::Command));
+        assert!(wanted.switch(&switch("*", SwitchTo::Reset, None), now).unwrap());
+        assert_eq!(of(&wanted, &pod).1, WantedBy::Annotation);
+        assert_eq!(wanted.named().collect::<Vec<_>>(), ["br0"], "a kind is no name");
     }
 
     #[test]
