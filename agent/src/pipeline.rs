@@ -42,7 +42,7 @@ use tap53_transactions::pair::{self, RecordIds, SharedNotes};
 use tokio::sync::Notify;
 
 use crate::{
-    config::{Config, PairConfig},
+    config::{Config, Observations, PairConfig},
     ending::{self, EndWait, Verdict},
     tail::Tails,
     telemetry::{DataPath, WorkerView},
@@ -137,6 +137,7 @@ impl Pipeline {
         let rules = Arc::new(RulesInForce::new(Rules::new(&config.filter, &config.privacy)));
         let shared = Shared {
             wire_bytes: config.record.wire_bytes,
+            client_node_only: config.record.observations == Observations::ClientNode,
             max_record_bytes: config.record.max_bytes,
             rules: rules.clone(),
             owners: owners.clone(),

@@ -50,6 +50,8 @@ pub struct Shared {
     pub interfaces: Arc<Names>,
     /// Set if records contain their messages as they were sent.
     pub wire_bytes: bool,
+    /// Set if exchanges of other nodes' pods are left to their agents.
+    pub client_node_only: bool,
     /// Maximum size of a record's Avro datum, in bytes.
     pub max_record_bytes: usize,
     /// Filters and privacy rules in force.
@@ -72,6 +74,7 @@ impl Shared {
             node: node.into(),
             interfaces,
             wire_bytes: false,
+            client_node_only: false,
             max_record_bytes: encode::DEFAULT_MAX_BYTES,
             rules: Arc::default(),
             owners: Directory::default(),

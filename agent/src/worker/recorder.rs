@@ -33,6 +33,7 @@ const BATCH_BYTES: usize = 1 << 20;
 pub(super) struct Recorder {
     node: Arc<str>,
     node_tag: NodeTag,
+    client_node_only: bool,
     /// Run and worker of these records.
     ids: RecordIds,
     /// Observers by ifindex, one for each name of the interface, the oldest first, with the time from
@@ -102,6 +103,7 @@ impl Recorder {
         let mut recorder = Self {
             node: shared.node.clone(),
             node_tag: NodeTag::of(&shared.node),
+            client_node_only: shared.client_node_only,
             ids,
             observers: HashMap::new(),
             names: shared.interfaces.clone(),
@@ -228,6 +230,16 @@ impl Recorder {
                 || self.owners.awaits(server.owner, flow.server.ip()))
             && self.pending.push(transaction, began_ns.saturating_add(self.owners.hold_ns()))
         {
+            return;
+        }
+        if self.client_node_only
+            && !query.is_known()
+            && client.owner.is_pod()
+            && client.owner.is_on(self.node_tag) == Some(false)
+        {
+            counts.records_created += 1;
+            let amount = Amount::record(u64::from(transaction.messages()));
+            counts.filtered[FilterReason::OtherNode as usize] += amount;
             return;
         }
         let node_role = NodeRole::of(
