@@ -140,7 +140,7 @@ fn fastavro_reads_the_same_values_from_both_profiles() -> Result<()> {
         std::iter::once(&message[..]),
     )?;
     let (full, flat) = (&full[0], flat[0].as_object().context("a record")?);
-    assert_eq!(flat.len(), 140);
+    assert_eq!(flat.len(), 148);
     let us = full["query_time"].as_i64().context("a time")?;
     for (field, value) in flat {
         let expected = match field.as_str() {
@@ -189,7 +189,7 @@ fn duckdb_takes_the_tables_and_the_records_of_both_profiles() -> Result<()> {
              FROM dns_transactions WHERE outcome = 'MATCHED')",
         ],
     )?;
-    assert_eq!(flat[0], [json!({"columns": 140, "comments": 140})]);
+    assert_eq!(flat[0], [json!({"columns": 148, "comments": 148})]);
     assert_eq!(flat[1].len(), 3);
     assert_eq!(
         flat[1][0],
@@ -212,7 +212,7 @@ fn duckdb_takes_the_tables_and_the_records_of_both_profiles() -> Result<()> {
             "SELECT answers[1].rdata AS rdata, query_time FROM dns_transactions WHERE outcome = 'MATCHED'",
         ],
     )?;
-    assert_eq!(full[0], [json!({"columns": 129, "comments": 129})]);
+    assert_eq!(full[0], [json!({"columns": 137, "comments": 137})]);
     assert_eq!(
         full[1],
         [json!({"rdata": "192.0.2.80", "query_time": "2023-11-14T22:13:20.001000+00:00"})]

@@ -36,7 +36,7 @@ pub fn message_hash(source: &Endpoint, destination: &Endpoint, id: u16) -> u32 {
     if source.port == MULTICAST_DNS_PORT && destination.port == MULTICAST_DNS_PORT {
         return flow_hash(source, destination);
     }
-    (fold(u64::from(id) << 40 | 1) >> 32) as u32
+    small_hash(id)
 }
 
 /// Returns a hash that is equal for both directions of a TCP connection, and before and after a
@@ -45,7 +45,7 @@ pub fn message_hash(source: &Endpoint, destination: &Endpoint, id: u16) -> u32 {
 #[must_use]
 pub fn tcp_hash(source: &Endpoint, destination: &Endpoint) -> u32 {
     let port = if source.port > destination.port { source.port } else { destination.port };
-    (fold(u64::from(port) << 40) >> 32) as u32
+    small_hash(port)
 }
 
 /// Returns a hash that is equal for all fragments of a datagram, from fields that each of them has.
@@ -113,6 +113,12 @@ fn endpoint_hash(endpoint: &Endpoint) -> u64 {
         return fold(port);
     }
     fold(fold(endpoint.address[0]) ^ endpoint.address[1] ^ port)
+}
+
+/// Consecutive numbers, which clients use too, take two rounds to spread evenly.
+#[inline(always)]
+const fn small_hash(number: u16) -> u32 {
+    (fold(fold(number as u64)) >> 32) as u32
 }
 
 /// One round of multiply and fold, with the multiplier of MurmurHash3's 64-bit finaliser.
