@@ -78,11 +78,19 @@ impl Site {
         let exchanges = (0..QUERIES)
             .map(|_| client.ask(transport, QUESTION))
             .collect::<Result<Vec<Exchange>>>()?;
-        let lines =
-            |stream: &Stream| stream.lines().iter().filter(|line| line.starts_with('{')).count();
+        let lines = |stream: &Stream| {
+            stream.lines().iter().filter(|line| !line.starts_with("TIME")).count()
+        };
         let stdout = agent.process().stdout();
         wait::until("a line for each query", DEADLINE, || {
             Ok((lines(stdout) >= exchanges.len()).then_some(()))
+        })
+        .with_context(|| {
+            format!(
+                "standard output:\n{}\nlog:\n{}",
+                stdout.text(),
+                agent.process().stderr().text()
+            )
         })?;
         Ok(Run { exchanges, ended: agent.stop()? })
     }
