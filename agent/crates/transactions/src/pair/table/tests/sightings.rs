@@ -88,6 +88,7 @@ impl Hop {
 struct Recorded {
     id: RecordId,
     flow: Flow,
+    message_id: u16,
     began_ns: u64,
     outcome: &'static str,
     nat: Nat,
@@ -214,6 +215,7 @@ fn note(
     records.push(Recorded {
         id: transaction.id,
         flow: transaction.flow,
+        message_id: transaction.first().message.id,
         began_ns: transaction.first().at_ns,
         outcome: transaction.outcome().symbol(),
         nat: sightings.nat,

@@ -1,7 +1,7 @@
 //! Random traffic of a node against what is known about each packet: two exchanges are never merged,
 //! and one without a rival always is.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use proptest::{collection::vec, prelude::*};
 
@@ -110,6 +110,10 @@ impl Drawn {
     }
 }
 
+fn is_of_flow(one: &Hop, other: &Hop) -> bool {
+    Flow { ifindex: 0, ..one.flow } == Flow { ifindex: 0, ..other.flow }
+}
+
 /// One message at one hop: time, hop, whether it is a response, and its bytes.
 type Event = (u64, Hop, bool, Vec<u8>);
 
@@ -164,39 +168,33 @@ proptest! {
         }
         node.expire(40 * SECOND);
         let records = node.end();
-        let of_flow: HashMap<_, _> = all
-            .iter()
-            .enumerate()
-            .flat_map(|(number, (_, hops))| {
-                hops.iter().map(move |hop| ((Flow { ifindex: 0, ..hop.flow }, number), number))
-            })
-            .collect();
+        // Flow and identifier name an exchange at each of its hops.
+        let is_of = |record: &Recorded, drawn: &Drawn, hop: &Hop| {
+            record.flow == Flow { ifindex: 0, ..hop.flow } && record.message_id == drawn.id
+        };
         for record in &records {
-            let owners: Vec<usize> = of_flow
-                .keys()
-                .filter(|(flow, number)| {
-                    *flow == record.flow && all[*number].1.iter().any(|hop| hop.flow.client == record.flow.client)
-                })
-                .map(|(_, number)| *number)
-                .collect();
-            let innermost = (record.translated.unwrap_or(record.flow.client), record.backend.unwrap_or(record.flow.server));
+            let of_hop = |(drawn, hops): &&(Drawn, Vec<Hop>)| {
+                hops.iter().any(|hop| is_of(record, drawn, hop))
+            };
+            let (_, hops) = all.iter().find(of_hop).expect("it was sent");
+            let Recorded { flow, translated, backend, .. } = record;
+            let last = (translated.unwrap_or(flow.client), backend.unwrap_or(flow.server));
             prop_assert!(
-                owners.iter().any(|owner| {
-                    all[*owner].1.iter().any(|hop| (hop.flow.client, hop.flow.server) == innermost)
-                }),
+                hops.iter().any(|hop| (hop.flow.client, hop.flow.server) == last),
                 "{record:?} is merged with another exchange"
             );
         }
         for (number, (drawn, hops)) in all.iter().enumerate() {
-            let outer = Flow { ifindex: 0, ..hops[0].flow };
-            let own = records.iter().filter(|it| it.flow == outer).count();
-            prop_assert!(own >= 1, "{drawn:?} has no record");
-            let has_rival = all.iter().enumerate().any(|(other, (it, _))| other != number && it.has_equal_query(drawn));
-            if !has_rival {
-                let flows: HashSet<_> = hops.iter().map(|hop| hop.flow.client).collect();
-                prop_assert!(flows.len() <= 2);
-                let sightings = records.iter().filter(|it| hops.iter().any(|hop| Flow { ifindex: 0, ..hop.flow } == it.flow) ).count();
-                prop_assert_eq!(sightings, own, "{:?} is in several records: {:?}", drawn, records);
+            let of = |hop: &Hop| records.iter().filter(|it| is_of(it, drawn, hop)).count();
+            prop_assert_eq!(of(&hops[0]), 1, "{:?}: {:?}", drawn, records);
+            let is_rival = |(other, (it, _)): (usize, &(Drawn, Vec<Hop>))| {
+                other != number && it.has_equal_query(drawn)
+            };
+            if !all.iter().enumerate().any(is_rival) {
+                // A forwarded query has the same flow at each hop.
+                let is_inner = |hop: &&Hop| !is_of_flow(hop, &hops[0]);
+                let apart: usize = hops.iter().filter(is_inner).map(of).sum();
+                prop_assert_eq!(apart, 0, "{:?} is in several records: {:?}", drawn, records);
             }
         }
     }
