@@ -1,7 +1,7 @@
 //! A worker: one thread that owns a ring, a table of pending queries and a buffer for each sink. It
 //! runs a batch from the ring to the sinks before it takes the next one. Workers share nothing on
-//! that path, since the kernel programs put both directions of a flow into one ring; only datagrams
-//! that were reassembled from fragments may belong to another worker ([`cross_worker`]).
+//! that path, since the kernel programs put a query and its response into one ring, before and after address
+//! translation; few messages belong to another worker than their packet ([`cross_worker`]).
 
 mod cross_worker;
 mod pending;
