@@ -429,24 +429,34 @@ fn an_interface_without_settings_is_only_counted() -> Result<()> {
 }
 
 #[test]
-fn both_directions_of_a_flow_share_a_ring_and_flows_use_all_rings() -> Result<()> {
+fn query_and_response_share_a_ring_and_messages_use_all_rings() -> Result<()> {
     const RINGS: u32 = 5;
     let setup = Setup { ring_count: RINGS, ..Setup::default() };
     let mut programs = Programs::load(setup)?;
-    let mut flows_of_ring = [0; RINGS as usize];
-    for port in 1_024..1_224 {
-        let forth = ethernet(&[], &ipv4(UDP, &udp(port, 53, b"query")));
-        // The same flow the other way: addresses and ports exchanged.
-        let mut back = ethernet(&[], &ipv4(UDP, &udp(53, port, b"reply")));
+    let mut messages_of_ring = [[0; RINGS as usize]; 2];
+    for (port, transport) in (1_024..1_224_u16).flat_map(|port| [(port, UDP), (port, TCP)]) {
+        let frame = |source: u16, destination: u16| {
+            let id = port.to_be_bytes();
+            let segment = match transport {
+                UDP => udp(source, destination, &id),
+                // Its bytes have nothing in common with those of the other direction.
+                _ => tcp(source, destination, &[], &source.to_be_bytes()),
+            };
+            ethernet(&[], &ipv4(transport, &segment))
+        };
+        let forth = frame(port, 53);
+        // After address translation: from another server.
+        let mut back = frame(53, port);
         let (source, destination) = back[26..34].split_at_mut(4);
         source.swap_with_slice(destination);
+        back[29] ^= 1;
         programs.run(Program::XdpFrags, &forth)?;
         programs.run(Program::TcEgress, &back)?;
         let mut filled = Vec::new();
         for ring in 0..RINGS as usize {
             let records = programs.drain(ring)?;
             if !records.is_empty() {
-                assert_eq!(records.len(), 2, "port {port}: the flow is split");
+                assert_eq!(records.len(), 2, "port {port}: query and response are apart");
                 let hash = records[0].header.flow_hash;
                 assert_eq!(records[1].header.flow_hash, hash);
                 assert_eq!(headers::ring_index(hash, RINGS) as usize, ring);
@@ -456,9 +466,10 @@ fn both_directions_of_a_flow_share_a_ring_and_flows_use_all_rings() -> Result<()
         let [ring] = filled[..] else {
             panic!("port {port}: in rings {filled:?}");
         };
-        flows_of_ring[ring] += 1;
+        messages_of_ring[usize::from(transport == UDP)][ring] += 1;
     }
-    assert!(flows_of_ring.iter().all(|flows| *flows > 20), "{flows_of_ring:?}");
+    let each = messages_of_ring.as_flattened();
+    assert!(each.iter().all(|messages| *messages > 20), "{messages_of_ring:?}");
     Ok(())
 }
 

@@ -148,7 +148,7 @@ fn json_lines(text: &[u8]) -> Result<Vec<Value>> {
 
 /// Fields by which a live record and a replayed one may differ: each has an identifier of its own
 /// and a clock that reads a little later or earlier, and frames are of files only.
-const OWN_FIELDS: [&str; 17] = [
+const OWN_FIELDS: [&str; 18] = [
     "record_id",
     "related_record_id",
     "query_time",
@@ -162,6 +162,7 @@ const OWN_FIELDS: [&str; 17] = [
     "response_file",
     "response_frame",
     // A file does not know sockets.
+    "observation",
     "client_user_id",
     "server_user_id",
     "run_id",

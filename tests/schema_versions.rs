@@ -8,10 +8,14 @@ use serde_json::{Value, json};
 use tap53_dns::{Flow, Message, Transport};
 use tap53_harness::{agent, fastavro, tables};
 use tap53_records::encode::{
-    self, Attribution, Clock, Identity, Observer, Owner, Portion, Profile, Provenance, Record,
+    self, Attribution, Clock, Identity, NodeRole, Observer, Owner, Portion, Profile, Provenance,
+    Record,
 };
 use tap53_transactions::{
-    pair::{Anomalies, Exchange, Observation, RecordId, RecordIds, Related, Relation, Transaction},
+    pair::{
+        Anomalies, Exchange, Observation, RecordId, RecordIds, Related, Relation, Sightings,
+        Transaction,
+    },
     privacy::Policy,
 };
 
@@ -78,6 +82,12 @@ fn fastavro_reads_earlier_versions_as_this_version() -> Result<()> {
                 ("soa_minimum", Value::Null),
                 ("authorities", json!([])),
                 ("additionals", json!([])),
+                ("backend_address", Value::Null),
+                ("translated_client_port", Value::Null),
+                ("nat", json!("NONE")),
+                ("sighting_count", json!(1)),
+                ("exchange_id", Value::Null),
+                ("observation", json!("UNKNOWN")),
             ] {
                 // Version 4 is the first with runs and numbers.
                 if as_written.get(field).is_none() {
@@ -133,7 +143,7 @@ fn fastavro_reads_the_same_values_from_both_profiles() -> Result<()> {
         std::iter::once(&message[..]),
     )?;
     let (full, flat) = (&full[0], flat[0].as_object().context("a record")?);
-    assert_eq!(flat.len(), 145);
+    assert_eq!(flat.len(), 153);
     let us = full["query_time"].as_i64().context("a time")?;
     for (field, value) in flat {
         let expected = match field.as_str() {
@@ -187,7 +197,7 @@ fn duckdb_takes_the_tables_and_the_records_of_both_profiles() -> Result<()> {
              FROM dns_transactions WHERE outcome = 'MATCHED')",
         ],
     )?;
-    assert_eq!(flat[0], [json!({"columns": 145, "comments": 145})]);
+    assert_eq!(flat[0], [json!({"columns": 153, "comments": 153})]);
     assert_eq!(flat[1].len(), 3);
     assert_eq!(
         flat[1][0],
@@ -210,7 +220,7 @@ fn duckdb_takes_the_tables_and_the_records_of_both_profiles() -> Result<()> {
             "SELECT answers[1].rdata AS rdata, query_time FROM dns_transactions WHERE outcome = 'MATCHED'",
         ],
     )?;
-    assert_eq!(full[0], [json!({"columns": 132, "comments": 132})]);
+    assert_eq!(full[0], [json!({"columns": 140, "comments": 140})]);
     assert_eq!(
         full[1],
         [json!({"rdata": "192.0.2.80", "query_time": "2023-11-14T22:13:20.001000+00:00"})]
@@ -262,15 +272,16 @@ fn message_in(profile: Profile) -> Result<Vec<u8>> {
     let message = Message::parse(wire).context("a message")?;
     let query = Observation { message, frame: 7, ..Default::default() };
     let id = RecordId::new([7; 8], 1, 2);
+    let flow = Flow {
+        transport: Transport::Tcp,
+        client: ([192, 0, 2, 1], 40_000).into(),
+        server: ([192, 0, 2, 53], 53).into(),
+        tunnel: None,
+        ifindex: 0,
+    };
     let transaction = Transaction {
         id,
-        flow: Flow {
-            transport: Transport::Tcp,
-            client: ([192, 0, 2, 1], 40_000).into(),
-            server: ([192, 0, 2, 53], 53).into(),
-            tunnel: None,
-            ifindex: 0,
-        },
+        flow,
         exchange: Exchange::Query(&query),
         query_count: 1,
         latest_query_ns: 0,
@@ -278,6 +289,7 @@ fn message_in(profile: Profile) -> Result<Vec<u8>> {
         capture_gap: false,
         related: Some(Related { relation: Relation::LateResponse, record: id }),
         anomalies: Anomalies::NONE,
+        sightings: Sightings::single(&flow),
     };
     let record = Record {
         observer: &Observer::new("node-1", "eth0", RecordIds::new([7; 8], 1)),
@@ -296,6 +308,7 @@ fn message_in(profile: Profile) -> Result<Vec<u8>> {
         }),
         client_provenance: Provenance::default(),
         server_provenance: Provenance::default(),
+        node_role: NodeRole::Unknown,
         portion: &Portion::ALL,
     };
     let mut out = Vec::new();

@@ -1,7 +1,7 @@
 //! A worker: one thread that owns a ring, a table of pending queries and a buffer for each sink. It
 //! runs a batch from the ring to the sinks before it takes the next one. Workers share nothing on
-//! that path, since the kernel programs put both directions of a flow into one ring; only datagrams
-//! that were reassembled from fragments may belong to another worker ([`cross_worker`]).
+//! that path, since the kernel programs put a query and its response into one ring, before and after address
+//! translation; few messages belong to another worker than their packet ([`cross_worker`]).
 
 mod cross_worker;
 mod pending;
@@ -53,6 +53,8 @@ pub struct Shared {
     pub wire_bytes: bool,
     /// The records of a message that its record contains.
     pub kept: Kept,
+    /// Set if exchanges of other nodes' pods are left to their agents.
+    pub client_node_only: bool,
     /// Maximum size of a record's Avro datum, in bytes.
     pub max_record_bytes: usize,
     /// Filters and privacy rules in force.
@@ -76,6 +78,7 @@ impl Shared {
             interfaces,
             wire_bytes: false,
             kept: Kept::Answers,
+            client_node_only: false,
             max_record_bytes: encode::DEFAULT_MAX_BYTES,
             rules: Arc::default(),
             owners: Directory::default(),

@@ -26,6 +26,7 @@ use std::{
     time::Duration,
 };
 
+use clap::ValueEnum;
 use nix::unistd::gethostname;
 use serde::Serialize;
 use tap53_base::settings::{
@@ -118,9 +119,23 @@ pub struct RecordConfig {
     pub wire_bytes: bool,
     /// Set if a record contains the authority and additional records of the response.
     pub all_sections: bool,
+    /// The nodes that record an exchange.
+    pub observations: Observations,
     /// Maximum size of a record's Avro datum, in bytes; what does not fit is left out and counted in the
     /// record.
     pub max_bytes: usize,
+}
+
+/// The nodes that record an exchange which several of them see.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+pub enum Observations {
+    /// Each of them.
+    #[default]
+    All,
+    /// Only the node of the client, where that is a pod.
+    ClientNode,
 }
 
 /// Shutdown, from the signal to the exit.
@@ -286,6 +301,7 @@ impl RecordConfig {
             );
         }
         let all_sections = section.read("all_sections", boolean).unwrap_or(false);
+        let observations = section.read("observations", choice).unwrap_or_default();
         let max_bytes = section
             .read("max_bytes", whole_number(LEAST_MAX_BYTES..=MOST_MAX_BYTES))
             .unwrap_or(DEFAULT_MAX_BYTES);
@@ -308,7 +324,7 @@ impl RecordConfig {
                 );
             }
         }
-        Self { profile, wire_bytes, all_sections, max_bytes }
+        Self { profile, wire_bytes, all_sections, observations, max_bytes }
     }
 }
 

@@ -265,11 +265,17 @@ impl Scripted {
 
     /// Gives a pod an address from a time on, in UTC microseconds since 1970.
     pub fn pod(&mut self, uid: &str, address: IpAddr, start_us: i64) {
+        self.pod_on(None, uid, address, start_us);
+    }
+
+    /// Does the same for a pod whose node is known.
+    pub fn pod_on(&mut self, node: Option<&str>, uid: &str, address: IpAddr, start_us: i64) {
         let claim = PodClaim {
             uid: uid.to_owned(),
             identity: Identity {
                 attribution: tap53_records::encode::Attribution::Pod,
                 pod_uid: Some(uid.to_owned()),
+                node_name: node.map(str::to_owned),
                 ..Default::default()
             },
             addresses: vec![address],

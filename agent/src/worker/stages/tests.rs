@@ -1,3 +1,6 @@
+mod nodes;
+mod workers;
+
 use std::{
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -15,7 +18,7 @@ use tap53_transactions::{
         FilterReason,
         config::{FilterConfig, Lists},
     },
-    pair::{self, RecordIds, Truncations},
+    pair::{self, RecordIds, SharedNotes},
     privacy::config::PrivacyConfig,
 };
 
@@ -57,32 +60,37 @@ fn stages_with(wire_bytes: bool, filter: FilterConfig) -> (Stages, Arc<Keep>) {
 }
 
 fn stages_named(wire_bytes: bool, filter: FilterConfig, owners: Directory) -> (Stages, Arc<Keep>) {
-    let keep = Arc::new(Keep::default());
     let shared = Shared {
         wire_bytes,
         rules: Arc::new(RulesInForce::new(Rules::new(&filter, &PrivacyConfig::default()))),
         owners,
-        ..Shared::new("node-1", Arc::new(Names::of([(3, "eth0".to_owned())])))
+        ..shared()
     };
+    stages_of(&shared, 0, &SharedNotes::default(), CrossWorkerQueue::single_worker())
+}
+
+fn shared() -> Shared {
+    Shared::new("node-1", Arc::new(Names::of([(3, "eth0".to_owned())])))
+}
+
+/// The stages of a worker, and its sink.
+fn stages_of(
+    shared: &Shared,
+    worker: u16,
+    notes: &SharedNotes,
+    queue: CrossWorkerQueue,
+) -> (Stages, Arc<Keep>) {
+    let keep = Arc::new(Keep::default());
     let table = pair::Config {
         udp_timeout: Duration::from_secs(5),
         tcp_timeout: Duration::from_secs(5),
         capacity: 8,
         merge_interfaces: true,
     };
-    let table = table.build(0, RecordIds::new([1; 8], 0), Truncations::default());
+    let table = table.build(0, RecordIds::new([1; 8], worker), notes.clone());
     let sink = Named { name: "keep".into(), sink: keep.clone() };
-    (
-        Stages::new(
-            table,
-            &[sink],
-            &shared,
-            CrossWorkerQueue::single_worker(),
-            Clock { utc_offset_ns: 0 },
-        )
-        .unwrap(),
-        keep,
-    )
+    let stages = Stages::new(table, &[sink], shared, queue, Clock { utc_offset_ns: 0 });
+    (stages.unwrap(), keep)
 }
 
 /// A ring record of an IPv4 packet from 192.0.2.1:1000 to 192.0.2.2:53, or back.
@@ -449,6 +457,7 @@ fn the_ledger_balances_at_every_step_of_a_slow_sink_even_within_a_batch() {
             interfaces: Arc::default(),
             wire_bytes: true,
             kept: Kept::Answers,
+            client_node_only: false,
             max_record_bytes: encode::DEFAULT_MAX_BYTES,
             rules: Arc::default(),
             owners: Directory::default(),
@@ -463,7 +472,7 @@ fn the_ledger_balances_at_every_step_of_a_slow_sink_even_within_a_batch() {
             capacity: 8_192,
             merge_interfaces: true,
         };
-        let table = table.build(0, RecordIds::new([1; 8], 0), Truncations::default());
+        let table = table.build(0, RecordIds::new([1; 8], 0), SharedNotes::default());
         let clock = Clock { utc_offset_ns: 0 };
         let mut stages =
             Stages::new(table, &sinks, &shared, CrossWorkerQueue::single_worker(), clock).unwrap();

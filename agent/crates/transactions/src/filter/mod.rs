@@ -53,6 +53,8 @@ reasons! {
         QnameNotAllowed = "qname_not_allowed", Filtered;
         /// The transaction is outside of the share of `filter.sample`.
         SampledOut = "sampled_out", Filtered;
+        /// The client is a pod of another node, which records the exchange (`record.observations`).
+        OtherNode = "other_node", Filtered;
     }
 }
 

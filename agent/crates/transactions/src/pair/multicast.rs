@@ -8,9 +8,9 @@
 //!
 //! A query to a group and its responses do not have the same flow, but the same [`Key`]: in the
 //! first case (RFC 4795 §2.1, RFC 6762 §6.7) the client's endpoint and the identifier, in the
-//! second (RFC 6762 §6, §18.1) the question: name, type and class. The selection of a ring ignores
-//! the address of an endpoint with one of these ports ([`tap53_ebpf::headers::flow_hash`]), so that
-//! one worker sees both.
+//! second (RFC 6762 §6, §18.1) the question: name, type and class. A ring is selected by the identifier,
+//! which responses of the first kind repeat, and for the second kind without addresses
+//! ([`tap53_ebpf::headers::message_hash`]), so that one worker sees both.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
