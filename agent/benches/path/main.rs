@@ -261,6 +261,7 @@ impl Prepared {
                 capture_gap: false,
                 related: None,
                 anomalies: Anomalies::NONE,
+                chain: None,
             })
             .collect()
     }

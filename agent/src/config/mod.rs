@@ -64,6 +64,7 @@ pub use tap53_sinks::config::{
     TokenEndpoint,
 };
 pub use tap53_transactions::{
+    chain::config::ChainsConfig,
     filter::config::{FilterConfig, Lists, QueryType, zone},
     pair::config::PairConfig,
     privacy::config::{AddressRule, KeyFile, PrefixLengths, Presence, PrivacyConfig, SubnetRule},
@@ -81,6 +82,8 @@ pub struct Config {
     pub capture: CaptureConfig,
     /// The table that pairs queries with responses.
     pub pair: PairConfig,
+    /// Chains behind answers.
+    pub chains: ChainsConfig,
     /// Filter that decides which transactions become records.
     pub filter: FilterConfig,
     /// Privacy rules for the records.
@@ -209,6 +212,7 @@ impl Config {
             capture: root
                 .section("capture", |section| CaptureConfig::read(section, overrides.hook)),
             pair: root.section("pair", PairConfig::read),
+            chains: root.section("chains", ChainsConfig::read),
             filter: root.section("filter", FilterConfig::read),
             kubernetes: root
                 .section("kubernetes", |section| KubernetesConfig::read(section, kubernetes)),

@@ -7,7 +7,7 @@ use tap53_base::amount::Amount;
 use tap53_dns::{PacketLoss, ParseStatus, fragments::FragmentCounts, stream::StreamCounts};
 use tap53_reasons::reasons;
 use tap53_spool::Totals;
-use tap53_transactions::{filter::FilterReason, pair::Anomaly};
+use tap53_transactions::{chain::AnsweredFrom, filter::FilterReason, pair::Anomaly};
 
 reasons! {
     /// Why a message is in no record.
@@ -124,6 +124,10 @@ pub struct WorkerCounts {
     pub queries_evicted: u64,
     /// Records with each sign of tampering, by [`Anomaly`]; outside of the sums.
     pub anomalies: [u64; Anomaly::ALL.len()],
+    /// Records by where their answer came from, by [`AnsweredFrom`]; outside of the sums.
+    pub answered_from: [u64; AnsweredFrom::ALL.len()],
+    /// Records of resolvers' exchanges that could not wait for a verdict on their chain.
+    pub chains_without_verdict: u64,
     /// Endpoints of records by evidence.
     pub endpoints: EndpointCounts,
     /// Records that sinks were handed before the batch that they come from is counted here.
@@ -149,6 +153,10 @@ impl WorkerCounts {
         for (sum, anomalies) in self.anomalies.iter_mut().zip(other.anomalies) {
             *sum += anomalies;
         }
+        for (sum, from) in self.answered_from.iter_mut().zip(other.answered_from) {
+            *sum += from;
+        }
+        self.chains_without_verdict += other.chains_without_verdict;
         self.transactions_held += other.transactions_held;
         self.endpoints.add(&other.endpoints);
         self.ahead += other.ahead;

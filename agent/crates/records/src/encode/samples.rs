@@ -3,6 +3,7 @@
 use tap53_dns::{Flow, Transport, build::Build};
 use tap53_ebpf::{record::Sender, settings::Direction};
 use tap53_transactions::{
+    chain::{AnswerSource, AnsweredFrom, Chain, SearchStep, Served},
     pair::{Anomalies, Anomaly, Exchange, Observation, Point, RecordId, RecordIds, Transaction},
     privacy::Policy,
 };
@@ -43,6 +44,18 @@ fn observation(at_ns: u64, response: bool) -> Observation {
     }
 }
 
+/// The chain of a resolver's query that another resolver answers.
+const CHAIN: Chain = Chain {
+    source: Some(AnswerSource {
+        from: AnsweredFrom::Upstream,
+        upstream_count: 2,
+        upstream_ns: 150_000,
+        resolver_ns: 100_000,
+    }),
+    served: Some(Served { record: Some(RecordId([9; 16])), count: 3 }),
+    search: Some(SearchStep { group: RecordId([8; 16]), step: 4, is_winner: true }),
+};
+
 /// Passes the record called `name` to `each`.
 pub fn with_record<T>(name: &str, each: impl FnOnce(&Record<'_>) -> T) -> T {
     let (query, response) = (observation(1_000_000, false), observation(1_250_000, true));
@@ -74,6 +87,7 @@ pub fn with_record<T>(name: &str, each: impl FnOnce(&Record<'_>) -> T) -> T {
             }
             _ => Anomalies::NONE,
         },
+        chain: (name == "matched").then_some(&CHAIN),
     };
     each(&Record {
         observer: &Observer::new("node-1", "eth0", RecordIds::new([7; 8], 1)),

@@ -19,6 +19,11 @@ pub enum Event {
         /// Time of the first packet after it.
         until_ns: u64,
     },
+    /// Capture on an interface began or ended.
+    Switched {
+        /// CLOCK_MONOTONIC nanoseconds.
+        at_ns: u64,
+    },
 }
 
 impl Event {
@@ -29,6 +34,7 @@ impl Event {
             Self::Opened(opened) => opened.at_ns,
             Self::Closed(closed) => closed.at_ns,
             Self::Gap { from_ns, .. } => *from_ns,
+            Self::Switched { at_ns } => *at_ns,
         }
     }
 }

@@ -33,7 +33,7 @@ pub use event::{Closed, Event, Opened, Party, Response};
 pub use names::{Names, Related};
 pub use reporter::{ChainReporter, Chains};
 pub use tracker::{ChainCounts, Tracker};
-pub use verdict::{AnswerSource, AnsweredFrom, Chain, Served, Settled};
+pub use verdict::{AnswerSource, AnsweredFrom, Chain, SearchStep, Served, Settled};
 
 use std::time::Duration;
 

@@ -11,7 +11,7 @@ use tap53_dns::Flow;
 use tap53_ebpf::{headers::MULTICAST_PORTS, record::Sender};
 
 use super::{
-    ChainCounts, Config, Names, Settled, Tracker,
+    AnswerSource, Chain, ChainCounts, Config, Names, Settled, Tracker,
     event::{Closed, Event, Opened, Party, Response},
     names,
     roles::RecentSet,
@@ -143,12 +143,13 @@ impl ChainReporter {
         self.events.push(Event::Opened(opened));
     }
 
-    /// Reports a transaction that ended at `at_ns`; returns true if a verdict on it will follow.
-    pub fn closed(&mut self, transaction: &Transaction<'_>, at_ns: u64) -> bool {
+    /// Reports the end of a transaction. If a verdict on it will follow, returns what its record contains
+    /// if it cannot wait for that.
+    pub fn closed(&mut self, transaction: &Transaction<'_>) -> Option<Chain> {
         let shared = &self.chains.shared;
         let flow = &transaction.flow;
         if !has_roles(flow) {
-            return false;
+            return None;
         }
         let server = flow.server.ip();
         let sender = transaction.query().map_or(Sender::UNKNOWN, |query| query.sender);
@@ -163,20 +164,17 @@ impl ChainReporter {
             }
             (response, cgroup)
         });
-        if transaction.query().is_none() {
-            return false;
-        }
+        transaction.query()?;
         let client = shared.party(flow, sender);
         let by_cgroup = answered.is_some_and(|(_, cgroup)| {
             cgroup != 0 && shared.resolving.contains(shared.hash_cgroup(cgroup))
         });
-        let is_of_resolver = client.answers_by_address
-            || client.answers_by_cgroup
-            || by_cgroup
-            || shared.is_resolver_at(server);
-        if !is_of_resolver {
-            return false;
+        let by_resolver = by_cgroup || shared.is_resolver_at(server);
+        if !by_resolver && !client.answers_by_address && !client.answers_by_cgroup {
+            return None;
         }
+        let at_ns = answered.map_or(self.read_up_to_ns, |(response, _)| response.at_ns);
+        let source = (by_resolver && answered.is_some()).then_some(AnswerSource::UNKNOWN);
         let response = answered.map(|(response, cgroup)| Response {
             cgroup,
             authoritative: response.message.flags.authoritative,
@@ -185,7 +183,30 @@ impl ChainReporter {
         });
         let (record, gap) = (transaction.id, transaction.capture_gap);
         self.events.push(Event::Closed(Closed { record, at_ns, server, gap, response }));
-        true
+        Some(Chain { source, ..Chain::default() })
+    }
+
+    /// Begins again, with other times: for the next one of several captures.
+    pub fn restart(&mut self) {
+        *self = Chains::new(self.chains.config, 1).reporter(0);
+    }
+
+    /// Reports that capture on an interface began or ended: until a resolver sends another query, it is
+    /// not known whether its queries are captured.
+    pub fn switched(&mut self) {
+        self.events.push(Event::Switched { at_ns: self.read_up_to_ns });
+    }
+
+    /// Returns the maximum time that a record waits for a verdict, in nanoseconds.
+    #[must_use]
+    pub fn hold_ns(&self) -> u64 {
+        self.chains.config.hold_ns()
+    }
+
+    /// Returns the time up to which the worker has read.
+    #[must_use]
+    pub const fn read_up_to_ns(&self) -> u64 {
+        self.read_up_to_ns
     }
 
     /// Reports that packets were lost between the last item that was read and one of `until_ns`.
@@ -195,8 +216,8 @@ impl ChainReporter {
 
     /// Notes the capture time of an item that was read.
     #[inline]
-    pub const fn read(&mut self, at_ns: u64) {
-        self.read_up_to_ns = at_ns;
+    pub fn read(&mut self, at_ns: u64) {
+        self.read_up_to_ns = self.read_up_to_ns.max(at_ns);
     }
 
     /// Returns true if enough events wait to be submitted before the batch ends.

@@ -61,6 +61,8 @@ pub(super) struct Resolver {
     fetched: RecentSet,
     /// Messages may have been missed up to this time.
     gap_until_ns: u64,
+    /// It has sent a query since capture on an interface last began or ended.
+    is_captured: bool,
 }
 
 /// A client's exchange that waits for its answer.
@@ -99,11 +101,18 @@ impl Resolver {
             answered: VecDeque::new(),
             fetched: RecentSet::new(),
             gap_until_ns: 0,
+            is_captured: true,
         }
     }
 
     pub(super) fn note_gap(&mut self, until_ns: u64) {
         self.gap_until_ns = self.gap_until_ns.max(until_ns);
+    }
+
+    /// Capture on an interface began or ended: its queries may not be captured any more.
+    pub(super) fn note_switched(&mut self, at_ns: u64) {
+        self.note_gap(at_ns);
+        self.is_captured = false;
     }
 
     /// A client's query.
@@ -137,6 +146,7 @@ impl Resolver {
         capacity: usize,
     ) {
         self.last_upstream_ns = self.last_upstream_ns.max(at_ns);
+        self.is_captured = true;
         let (clients, related) = self.waiting_for(&names);
         let is_ambiguous = related == Related::Ancestor && self.differ(&clients);
         let upstream = Upstream {
@@ -192,6 +202,7 @@ impl Resolver {
         let is_captured = !closed.gap
             && !client.is_partial
             && client.opened_ns > self.gap_until_ns
+            && self.is_captured
             && closed.at_ns.saturating_sub(self.last_upstream_ns) <= CAPTURED_NS;
         let asked = question(client.names.name, client.names.kind);
         let is_own = response.authoritative && !self.fetched.contains(asked)

@@ -188,6 +188,9 @@ impl Tracker {
                 Event::Gap { until_ns, .. } => {
                     self.resolvers.all_mut().for_each(|resolver| resolver.note_gap(until_ns));
                 }
+                Event::Switched { at_ns } => {
+                    self.resolvers.all_mut().for_each(|resolver| resolver.note_switched(at_ns));
+                }
             }
         }
         self.decide(complete_ns.max(overdue_ns.unwrap_or(0)));
@@ -259,7 +262,7 @@ impl Tracker {
         if let Some(number) = number {
             note(self.resolvers.identities(number));
         }
-        self.settle(worker, Settled { record, chain: Chain { source, served } });
+        self.settle(worker, Settled { record, chain: Chain { source, served, search: None } });
     }
 
     /// Decides on upstream exchanges that no client has named by `now_ns`.
@@ -269,7 +272,7 @@ impl Tracker {
             let Undecided { worker, record, resolver, source, .. } = undecided;
             let served = self.resolvers.get(resolver).and_then(|it| it.served(&record));
             let served = Some(served.unwrap_or(Served { record: None, count: 0 }));
-            self.settle(worker, Settled { record, chain: Chain { source, served } });
+            self.settle(worker, Settled { record, chain: Chain { source, served, search: None } });
         }
     }
 

@@ -35,6 +35,14 @@ impl AnsweredFrom {
     }
 }
 
+impl AnsweredFrom {
+    /// Returns true if the tracker could decide.
+    #[must_use]
+    pub const fn is_decided(self) -> bool {
+        matches!(self, Self::Upstream | Self::Cache | Self::Local)
+    }
+}
+
 /// What a resolver needed for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnswerSource {
@@ -71,6 +79,19 @@ pub struct Chain {
     pub source: Option<AnswerSource>,
     /// What it serves, if its client is a resolver.
     pub served: Option<Served>,
+    /// Its place in a lookup through a search list.
+    pub search: Option<SearchStep>,
+}
+
+/// A query's place in a lookup through the search list of its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SearchStep {
+    /// Record of the first query of the lookup.
+    pub group: RecordId,
+    /// Position of the name in the lookup, from 1 on.
+    pub step: u32,
+    /// True if the lookup ended with this name.
+    pub is_winner: bool,
 }
 
 /// The verdict on one exchange.

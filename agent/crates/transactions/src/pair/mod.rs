@@ -35,6 +35,8 @@ use std::time::Duration;
 use tap53_dns::{Flow, Message};
 use tap53_ebpf::{record::Sender, settings::Direction};
 
+use crate::chain::Chain;
+
 pub use anomaly::{Anomalies, Anomaly};
 pub use id::{RecordId, RecordIds};
 pub use table::{Observed, Table};
@@ -222,6 +224,8 @@ pub struct Transaction<'a> {
     pub related: Option<Related>,
     /// Signs of tampering.
     pub anomalies: Anomalies,
+    /// Its place in chains, where it is known.
+    pub chain: Option<&'a Chain>,
 }
 
 impl<'a> Transaction<'a> {

@@ -19,11 +19,11 @@ mod slots;
 use std::hash::{BuildHasher, Hash, Hasher};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
-use tap53_dns::{Flow, Question};
+use tap53_dns::{Flow, Question, Transport};
 
 use super::{
-    Anomalies, Config, Exchange, Observation, RecordIds, Transaction, Truncations, multicast,
-    recent::Recent,
+    Anomalies, Config, Exchange, Observation, RecordId, RecordIds, Transaction, Truncations,
+    multicast, recent::Recent,
 };
 use gaps::Gaps;
 use signs::{QuestionIndex, Sides};
@@ -131,9 +131,23 @@ impl Table {
         self.index.len()
     }
 
-    /// Records the ring's loss count as of `at_ns`. An increase means that packets are missing.
-    pub const fn note_ring_lost(&mut self, ring_lost: u32, at_ns: u64) {
+    /// Records the ring's loss count as of `at_ns`. An increase means that packets are missing: returns
+    /// true then.
+    pub const fn note_ring_lost(&mut self, ring_lost: u32, at_ns: u64) -> bool {
+        let known = self.gaps.known();
         self.gaps.note_ring_lost(ring_lost, at_ns);
+        known != self.gaps.known()
+    }
+
+    /// Returns the latest pending query of a transport, after [`Observed::Waits`], and assigns the
+    /// identifier of its record.
+    pub fn newest(&mut self, transport: Transport) -> Option<(RecordId, &Flow, &Observation)> {
+        let newest = self.lists[transport as usize].newest;
+        let slot = self.slots.get_mut(newest as usize)?;
+        if slot.sequence == 0 {
+            slot.sequence = self.ids.next();
+        }
+        Some((self.ids.of(slot.sequence), &slot.flow, &slot.query))
     }
 
     /// Records that a captured packet between two endpoints could not be read: it may have
@@ -210,6 +224,7 @@ impl Table {
             capture_gap: seen.cut,
             related: None,
             anomalies: Anomalies::NONE,
+            chain: None,
         }
     }
 

@@ -108,6 +108,7 @@ impl Table {
             capture_gap: capture_gap || conflict,
             related: None,
             anomalies,
+            chain: None,
         };
         transaction.related = self.truncations.relate(&transaction);
         transaction

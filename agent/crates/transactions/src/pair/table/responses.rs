@@ -291,6 +291,7 @@ impl Table {
                     exchange: Exchange::Matched(&pending.query, response),
                     related,
                     anomalies,
+                    chain: None,
                 }
             }
             None => {
@@ -309,6 +310,7 @@ impl Table {
                     exchange: Exchange::Response(response),
                     related,
                     anomalies,
+                    chain: None,
                 }
             }
         };
