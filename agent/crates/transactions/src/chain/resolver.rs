@@ -83,6 +83,8 @@ struct Span {
     upstream: RecordId,
     related: Related,
     ambiguous: bool,
+    /// The client came after its query.
+    is_joined: bool,
     opened_ns: u64,
     closed_ns: Option<u64>,
 }
@@ -198,7 +200,8 @@ impl Resolver {
         }
         let client = self.remove_client(&closed.record);
         let response = response?;
-        let Some(client) = client else { return Some(AnswerSource::UNKNOWN) };
+        let Some(mut client) = client else { return Some(AnswerSource::UNKNOWN) };
+        self.leave_unfinished(&closed.record, &mut client);
         let is_captured = !closed.gap
             && !client.is_partial
             && client.opened_ns > self.gap_until_ns
@@ -208,6 +211,18 @@ impl Resolver {
         let is_own = response.authoritative && !self.fetched.contains(asked)
             || REFUSALS.contains(&response.rcode);
         Some(client.source(closed.at_ns, response.rcode, is_captured, is_own))
+    }
+
+    /// Detaches a client from upstream exchanges that it would have waited for, but was answered before
+    /// they were: from the cache, while that was refreshed.
+    fn leave_unfinished(&mut self, record: &RecordId, client: &mut Client) {
+        client.spans.retain(|span| {
+            let has_left = span.is_joined && span.closed_ns.is_none();
+            if has_left && let Some(upstream) = self.upstreams.get_mut(&span.upstream) {
+                upstream.clients.retain(|other| other != record);
+            }
+            !has_left
+        });
     }
 
     /// Returns the clients that an upstream query serves, the first that waited first.
@@ -262,6 +277,7 @@ impl Resolver {
             upstream,
             related,
             ambiguous: to.ambiguous,
+            is_joined: to.opened_ns < client.opened_ns,
             opened_ns: to.opened_ns,
             closed_ns: to.closed_ns,
         });
@@ -274,9 +290,16 @@ impl Resolver {
         let names = Names { name: target, ..client.names.clone() };
         let relation = |upstream: &RecordId| {
             let candidate = self.upstreams.get(upstream)?;
-            let is_inside = candidate.opened_ns >= client.opened_ns
-                && candidate.closed_ns.is_none_or(|closed_ns| closed_ns <= at_ns);
-            is_inside.then(|| candidate.relation_to(&names))
+            let related = candidate.relation_to(&names);
+            let is_inside = match candidate.closed_ns {
+                // Another client's, which this one waited for too.
+                Some(closed_ns) if related == Related::Question => {
+                    (client.opened_ns..=at_ns).contains(&closed_ns)
+                }
+                Some(closed_ns) => candidate.opened_ns >= client.opened_ns && closed_ns <= at_ns,
+                None => candidate.opened_ns >= client.opened_ns,
+            };
+            is_inside.then_some(related)
         };
         let named: Vec<(RecordId, Related)> = self
             .upstreams

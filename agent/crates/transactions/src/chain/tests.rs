@@ -219,6 +219,26 @@ fn a_cached_cname_record_names_what_was_queried_at_the_end() {
 }
 
 #[test]
+fn a_cached_cname_record_may_point_to_what_another_client_waits_for() {
+    let mut scene = Scene::new();
+    let targets = || Box::from([scene.target("b.other")]);
+    let pointing = [(); 2].map(|()| Some(Response { targets: targets(), ..answer(0).unwrap() }));
+    let [first, second] = pointing;
+    scene.ask(1, 10, "b.other", 1);
+    scene.ask_upstream(2, 11, "b.other", 1);
+    scene.ask(3, 12, "a.example", 1);
+    scene.answer_upstream(2, 20, answer(0));
+    scene.answer(1, 21, answer(0));
+    scene.answer(3, 22, first);
+    // This one came after the response.
+    scene.ask(4, 23, "a.example", 1);
+    scene.answer(4, 24, second);
+    let settled = scene.settle();
+    assert_eq!(from(&settled, 3), (AnsweredFrom::Upstream, 1));
+    assert_eq!(from(&settled, 4), (AnsweredFrom::Cache, 0));
+}
+
+#[test]
 fn a_recursive_resolver_asks_for_names_above_and_for_unrelated_ones() {
     let mut scene = Scene::new();
     scene.ask(1, 10, "www.a.example", 1);
@@ -257,6 +277,9 @@ fn a_refresh_of_the_cache_serves_nobody() {
     scene.ask_upstream(2, 12, "a.example", 1);
     scene.ask(3, 13, "b.example", 1);
     scene.answer(3, 14, answer(0));
+    // The old answer, while the new one is on its way.
+    scene.ask(6, 13, "a.example", 1);
+    scene.answer(6, 14, answer(0));
     scene.answer_upstream(2, 15, answer(0));
     // While another client waits.
     scene.ask(4, 20, "b.example", 1);
@@ -264,7 +287,7 @@ fn a_refresh_of_the_cache_serves_nobody() {
     scene.answer_upstream(5, 22, answer(0));
     scene.answer(4, 23, answer(0));
     let settled = scene.settle();
-    for client in [1, 3, 4] {
+    for client in [1, 3, 4, 6] {
         assert_eq!(from(&settled, client), (AnsweredFrom::Cache, 0));
     }
     assert_eq!(served(&settled, 2), Served { record: None, count: 0 });
