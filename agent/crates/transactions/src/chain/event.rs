@@ -82,6 +82,18 @@ pub struct Closed {
     pub response: Option<Response>,
 }
 
+impl Response {
+    /// Returns true if it has records, false if it says that there are none (NODATA, NXDOMAIN), and `None`
+    /// if it is another error.
+    pub(super) const fn has_records(&self) -> Option<bool> {
+        match self.rcode {
+            0 => Some(self.has_answers),
+            3 => Some(false),
+            _ => None,
+        }
+    }
+}
+
 /// A response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
@@ -91,6 +103,8 @@ pub struct Response {
     pub authoritative: bool,
     /// Response code.
     pub rcode: u16,
+    /// True if it has answers.
+    pub has_answers: bool,
     /// Hashes of the names that the CNAME records of the answer point to.
     pub targets: Box<[u64]>,
 }

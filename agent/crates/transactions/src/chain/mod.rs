@@ -23,6 +23,7 @@ mod reporter;
 mod resolver;
 mod resolvers;
 mod roles;
+mod search;
 #[cfg(test)]
 mod tests;
 mod tracker;

@@ -10,6 +10,9 @@ use tap53_dns::{Message, Question, parent};
 /// Maximum number of ancestors of a name. Names of IPv6 reverse zones have 34 labels.
 const MAX_ANCESTORS: usize = 36;
 
+/// Number of labels from which on a name is not one of a search list.
+const MAX_LABELS: usize = 20;
+
 /// Maximum number of CNAME targets of an answer.
 pub(super) const MAX_TARGETS: usize = 16;
 
@@ -28,6 +31,10 @@ pub struct Names {
     pub kind: (u16, u16),
     /// Hashes of the names above it, without the root.
     pub ancestors: Box<[u64]>,
+    /// Hashes of its labels, if it is short enough for a name of a search list.
+    pub labels: Box<[u64]>,
+    /// Position of the last label "svc" among them.
+    pub service_label: Option<usize>,
 }
 
 /// How an upstream exchange is related to a client's exchange, from the closest relation on.
@@ -53,12 +60,24 @@ impl Names {
             .map(|name| hash_name(hasher, name))
             .take(MAX_ANCESTORS)
             .collect();
+        let names = std::iter::successors(Some(question.name), |name| parent(name));
+        let labels: ArrayVec<&str, MAX_LABELS> = names.take(MAX_LABELS).map(first_label).collect();
+        let is_whole = labels.len() < MAX_LABELS;
+        let hashes = labels.iter().filter(|_| is_whole).map(|label| hash_name(hasher, label));
         Self {
+            labels: hashes.collect(),
+            service_label: labels.iter().rposition(|label| *label == "svc").filter(|_| is_whole),
             name: hash_name(hasher, question.name),
             kind: (question.qtype, question.qclass),
             ancestors: ancestors.as_slice().into(),
         }
     }
+}
+
+/// Returns the first label of a name.
+fn first_label(name: &str) -> &str {
+    let rest = parent(name).map_or(0, |parent| parent.len() + 1);
+    name.get(..name.len() - rest).unwrap_or(name)
 }
 
 /// Returns the hash of a name in lower case.

@@ -179,6 +179,7 @@ impl ChainReporter {
             cgroup,
             authoritative: response.message.flags.authoritative,
             rcode: response.message.rcode,
+            has_answers: response.message.counts[1] > 0,
             targets: names::targets(&response.message, &shared.hasher),
         });
         let (record, gap) = (transaction.id, transaction.capture_gap);

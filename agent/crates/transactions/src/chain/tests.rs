@@ -12,6 +12,8 @@ use super::{
 };
 use crate::pair::RecordId;
 
+mod search;
+
 const MS: u64 = 1_000_000;
 const RESOLVER: [u8; 4] = [192, 0, 2, 53];
 const UPSTREAM: [u8; 4] = [198, 51, 100, 1];
@@ -38,7 +40,13 @@ fn no_response() -> Option<Response> {
 }
 
 fn answer(rcode: u16) -> Option<Response> {
-    Some(Response { cgroup: 0, authoritative: false, rcode, targets: Box::default() })
+    Some(Response {
+        cgroup: 0,
+        authoritative: false,
+        rcode,
+        has_answers: rcode == 0,
+        targets: Box::default(),
+    })
 }
 
 impl Scene {

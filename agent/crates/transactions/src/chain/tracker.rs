@@ -8,9 +8,10 @@ use std::{
 use hashbrown::HashMap;
 
 use super::{
-    AnswerSource, Chain, Config, Served, Settled,
-    event::{Closed, Event, Opened},
+    AnswerSource, Chain, Config, SearchStep, Served, Settled,
+    event::{Closed, Event, Opened, Response},
     resolvers::{Number, Resolvers},
+    search::{Outcome, Searches},
 };
 use crate::pair::RecordId;
 
@@ -42,6 +43,9 @@ pub struct Tracker {
     open: HashMap<RecordId, Roles>,
     /// Upstream exchanges that may still turn out to serve a client, by the time of their decision.
     undecided: VecDeque<Undecided>,
+    searches: Searches,
+    /// Exchanges that are the first of a lookup if the next name is queried soon, by that time.
+    first_steps: VecDeque<(u64, FirstStep)>,
     /// Verdicts by worker.
     settled: Vec<Vec<Settled>>,
     forced: u64,
@@ -79,6 +83,14 @@ impl Ord for QueuedEvent {
     }
 }
 
+#[derive(Debug)]
+struct FirstStep {
+    worker: usize,
+    settled: Settled,
+    /// The group that it belongs to if there is one.
+    group: RecordId,
+}
+
 /// The resolvers that take part in an exchange.
 #[derive(Clone, Copy, Debug)]
 struct Roles {
@@ -107,6 +119,8 @@ impl Tracker {
             resolvers: Resolvers::default(),
             open: HashMap::new(),
             undecided: VecDeque::new(),
+            searches: Searches::new(config.hold_ns()),
+            first_steps: VecDeque::new(),
             settled: (0..workers).map(|_| Vec::new()).collect(),
             forced: 0,
         }
@@ -149,7 +163,8 @@ impl Tracker {
     /// Returns the workers that have not read up to the time of all events.
     pub(super) fn late(&self) -> impl Iterator<Item = usize> {
         let latest_ns = self.read_up_to_ns.iter().copied().filter(|it| *it != u64::MAX).max();
-        let is_waited_for = !self.queue.is_empty() || !self.undecided.is_empty();
+        let is_waited_for =
+            !self.queue.is_empty() || !self.undecided.is_empty() || !self.first_steps.is_empty();
         let late =
             self.read_up_to_ns.iter().enumerate().filter(move |(_, read_up_to_ns)| {
                 is_waited_for && Some(**read_up_to_ns) < latest_ns
@@ -209,6 +224,12 @@ impl Tracker {
         if let Some(resolver) = server.and_then(|server| self.resolvers.get_mut(server)) {
             resolver.open_client(record, at_ns, names.clone(), capacity);
         }
+        if server.is_some() && sender.is_none() {
+            let client = (client.cgroup, client.address);
+            if let Some(group) = self.searches.open((record, at_ns), client, &names) {
+                self.settle_first_steps(|first| first.group == group);
+            }
+        }
         if let Some(number) = sender {
             if let Some(resolver) = self.resolvers.get_mut(number) {
                 resolver.open_upstream(record, at_ns, names, capacity);
@@ -262,11 +283,44 @@ impl Tracker {
         if let Some(number) = number {
             note(self.resolvers.identities(number));
         }
-        self.settle(worker, Settled { record, chain: Chain { source, served, search: None } });
+        let mut settled = Settled { record, chain: Chain { source, served, search: None } };
+        let has_records = closed.response.as_ref().and_then(Response::has_records);
+        match self.searches.close(&record, at_ns, has_records) {
+            Outcome::None => {}
+            Outcome::Step(step) => settled.chain.search = Some(step),
+            Outcome::Waits { until_ns, group } if self.first_steps.len() < self.config.capacity => {
+                self.first_steps.push_back((until_ns, FirstStep { worker, settled, group }));
+                return;
+            }
+            Outcome::Waits { .. } => {}
+        }
+        self.settle(worker, settled);
+    }
+
+    /// Settles the first steps of a lookup whose second name is queried.
+    fn settle_first_steps(&mut self, is_of_group: impl Fn(&FirstStep) -> bool) {
+        let mut at = 0;
+        while let Some((_, first)) = self.first_steps.get(at) {
+            if !is_of_group(first) {
+                at += 1;
+                continue;
+            }
+            if let Some((_, FirstStep { worker, mut settled, group })) = self.first_steps.remove(at)
+            {
+                settled.chain.search = Some(SearchStep { group, step: 1, is_winner: false });
+                self.settle(worker, settled);
+            }
+        }
     }
 
     /// Decides on upstream exchanges that no client has named by `now_ns`.
     fn decide(&mut self, now_ns: u64) {
+        while self.first_steps.front().is_some_and(|(until_ns, _)| *until_ns <= now_ns) {
+            let Some((_, FirstStep { worker, settled, .. })) = self.first_steps.pop_front() else {
+                break;
+            };
+            self.settle(worker, settled);
+        }
         while self.undecided.front().is_some_and(|first| first.due_ns <= now_ns) {
             let Some(undecided) = self.undecided.pop_front() else { break };
             let Undecided { worker, record, resolver, source, .. } = undecided;
