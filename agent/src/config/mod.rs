@@ -197,6 +197,7 @@ impl Config {
     fn read(root: &mut Section<'_>, overrides: &Overrides) -> Self {
         let node = root.read("node", text(label));
         let privacy = root.section("privacy", PrivacyConfig::read);
+        let pair = root.section("pair", PairConfig::read);
         let kubernetes = root.has_section("kubernetes");
         let telemetry = root.has_section("telemetry");
         let state = root.section("state", StateConfig::read);
@@ -211,8 +212,8 @@ impl Config {
             }),
             capture: root
                 .section("capture", |section| CaptureConfig::read(section, overrides.hook)),
-            pair: root.section("pair", PairConfig::read),
-            chains: root.section("chains", ChainsConfig::read),
+            pair,
+            chains: root.section("chains", |section| ChainsConfig::read(section, &pair)),
             filter: root.section("filter", FilterConfig::read),
             kubernetes: root
                 .section("kubernetes", |section| KubernetesConfig::read(section, kubernetes)),

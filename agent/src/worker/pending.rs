@@ -21,8 +21,8 @@ use hashbrown::HashMap;
 use tap53_dns::Flow;
 use tap53_ebpf::record::Sender;
 use tap53_transactions::{
-    chain::{Chain, Settled},
-    pair::{Anomalies, Exchange, Observation, RecordId, Related, Transaction},
+    chain::Settled,
+    pair::{Anomalies, Chain, Exchange, Observation, RecordId, Related, Transaction},
 };
 
 /// Maximum number of transactions that wait for attribution.

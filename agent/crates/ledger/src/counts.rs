@@ -7,7 +7,10 @@ use tap53_base::amount::Amount;
 use tap53_dns::{PacketLoss, ParseStatus, fragments::FragmentCounts, stream::StreamCounts};
 use tap53_reasons::reasons;
 use tap53_spool::Totals;
-use tap53_transactions::{chain::AnsweredFrom, filter::FilterReason, pair::Anomaly};
+use tap53_transactions::{
+    filter::FilterReason,
+    pair::{Anomaly, AnsweredFrom},
+};
 
 reasons! {
     /// Why a message is in no record.
@@ -117,7 +120,7 @@ pub struct WorkerCounts {
     pub filtered: [Amount; FilterReason::ALL.len()],
     /// Queries that wait for a response. Their messages are among `messages_pending`.
     pub queries_pending: u64,
-    /// Transactions that wait for the name of an owner. Their messages are among `messages_pending`.
+    /// Transactions that wait for the name of an owner, or for the chain behind their answer. Their messages are among `messages_pending`.
     pub transactions_held: u64,
     /// Queries recorded as unanswered before their time, because the table was full, or one key of it.
     /// Their messages are among `messages_in_records`.

@@ -4,8 +4,7 @@ use serde::{Serialize, Serializer, ser::SerializeStruct};
 use tap53_dns::{Answer, Edns, ParseStatus, frames};
 use tap53_ebpf::settings::Direction;
 use tap53_transactions::{
-    chain::Chain,
-    pair::{Observation, Transaction},
+    pair::{Chain, Observation, Transaction},
     privacy::{Policy, Side},
 };
 

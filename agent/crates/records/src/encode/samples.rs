@@ -3,8 +3,10 @@
 use tap53_dns::{Flow, Transport, build::Build};
 use tap53_ebpf::{record::Sender, settings::Direction};
 use tap53_transactions::{
-    chain::{AnswerSource, AnsweredFrom, Chain, SearchStep, Served},
-    pair::{Anomalies, Anomaly, Exchange, Observation, Point, RecordId, RecordIds, Transaction},
+    pair::{
+        Anomalies, Anomaly, AnswerSource, AnsweredFrom, Chain, Exchange, Observation, Point,
+        RecordId, RecordIds, SearchStep, Served, Transaction,
+    },
     privacy::Policy,
 };
 

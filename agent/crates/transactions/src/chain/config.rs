@@ -5,6 +5,8 @@ use std::time::Duration;
 use serde::Serialize;
 use tap53_base::settings::{Section, as_milliseconds, boolean, milliseconds, whole_number};
 
+use crate::pair::config::PairConfig;
+
 /// Configures the chains behind answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct ChainsConfig {
@@ -19,9 +21,17 @@ pub struct ChainsConfig {
 
 impl ChainsConfig {
     /// Reads the section.
-    pub fn read(section: &mut Section<'_>) -> Self {
+    pub fn read(section: &mut Section<'_>, pair: &PairConfig) -> Self {
+        let enabled = section.read("enabled", boolean).unwrap_or(false);
+        if enabled && !pair.merge_interfaces {
+            section.refuse(
+                "enabled",
+                Some("true".to_owned()),
+                "an exchange must have one record: leave this out, or pair.merge_interfaces: false",
+            );
+        }
         Self {
-            enabled: section.read("enabled", boolean).unwrap_or(false),
+            enabled,
             hold: section
                 .read("hold_ms", milliseconds(1..=10_000))
                 .unwrap_or(Duration::from_millis(300)),

@@ -1,9 +1,9 @@
-//! What workers report to the tracker.
+//! What workers report to the tracker, and what it reports to them.
 
 use std::net::IpAddr;
 
 use super::Names;
-use crate::pair::RecordId;
+use crate::pair::{Chain, RecordId};
 
 /// An event of an exchange in which a resolver may take part.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,4 +107,13 @@ pub struct Response {
     pub has_answers: bool,
     /// Hashes of the names that the CNAME records of the answer point to.
     pub targets: Box<[u64]>,
+}
+
+/// The verdict on one exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// Its record.
+    pub record: RecordId,
+    /// Its place in chains.
+    pub chain: Chain,
 }

@@ -28,13 +28,11 @@ mod search;
 mod tests;
 mod tracker;
 mod upstream;
-mod verdict;
 
-pub use event::{Closed, Event, Opened, Party, Response};
+pub use event::{Closed, Event, Opened, Party, Response, Settled};
 pub use names::{Names, Related};
 pub use reporter::{ChainReporter, Chains};
 pub use tracker::{ChainCounts, Tracker};
-pub use verdict::{AnswerSource, AnsweredFrom, Chain, SearchStep, Served, Settled};
 
 use std::time::Duration;
 

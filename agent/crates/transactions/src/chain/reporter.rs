@@ -11,12 +11,12 @@ use tap53_dns::Flow;
 use tap53_ebpf::{headers::MULTICAST_PORTS, record::Sender};
 
 use super::{
-    AnswerSource, Chain, ChainCounts, Config, Names, Settled, Tracker,
+    ChainCounts, Config, Names, Settled, Tracker,
     event::{Closed, Event, Opened, Party, Response},
     names,
     roles::RecentSet,
 };
-use crate::pair::{Observation, RecordId, Transaction};
+use crate::pair::{AnswerSource, Chain, Observation, RecordId, Transaction};
 
 /// Identifier of the root of cgroups of version 2. Processes of version 1 are in it, and those of the
 /// host that nothing else distinguishes.

@@ -15,13 +15,13 @@ use std::{collections::VecDeque, net::IpAddr};
 use hashbrown::HashMap;
 
 use super::{
-    AnswerSource, AnsweredFrom, Names, Related, Served,
+    Names, Related,
     event::{Closed, Response},
     names::{MAX_TARGETS, question},
     roles::RecentSet,
     upstream::{MAX_CLIENTS, Upstream, Upstreams},
 };
-use crate::pair::RecordId;
+use crate::pair::{AnswerSource, AnsweredFrom, RecordId, Served};
 
 /// Maximum number of open clients' exchanges that are compared with an upstream query whose name none
 /// of them has.

@@ -17,8 +17,8 @@ use std::{collections::VecDeque, net::IpAddr};
 
 use hashbrown::HashMap;
 
-use super::{Names, SearchStep};
-use crate::pair::RecordId;
+use super::Names;
+use crate::pair::{RecordId, SearchStep};
 
 /// Maximum time from an answer without records to the query for the next name, in nanoseconds.
 const MAX_PAUSE_NS: u64 = 50_000_000;

@@ -6,11 +6,8 @@ use hashbrown::{DefaultHashBuilder, HashMap};
 use proptest::prelude::*;
 use tap53_dns::Question;
 
-use super::{
-    AnsweredFrom, Chain, Closed, Config, Event, Names, Opened, Party, Response, Served, Settled,
-    Tracker,
-};
-use crate::pair::RecordId;
+use super::{Closed, Config, Event, Names, Opened, Party, Response, Settled, Tracker};
+use crate::pair::{AnsweredFrom, Chain, RecordId, Served};
 
 mod search;
 

@@ -8,12 +8,12 @@ use std::{
 use hashbrown::HashMap;
 
 use super::{
-    AnswerSource, Chain, Config, SearchStep, Served, Settled,
+    Config, Settled,
     event::{Closed, Event, Opened, Response},
     resolvers::{Number, Resolvers},
     search::{Outcome, Searches},
 };
-use crate::pair::RecordId;
+use crate::pair::{AnswerSource, Chain, RecordId, SearchStep, Served};
 
 /// Difference in nanoseconds by which the items of a ring may be out of order.
 const DISORDER_NS: u64 = 100_000;

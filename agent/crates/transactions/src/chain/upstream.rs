@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use hashbrown::HashMap;
 
-use super::{Names, Related, Served, names::question};
-use crate::pair::RecordId;
+use super::{Names, Related, names::question};
+use crate::pair::{RecordId, Served};
 
 /// Time that a closed exchange is kept, in nanoseconds: for answers whose CNAME records come from the
 /// cache, which name what was queried only at the end.

@@ -23,6 +23,7 @@
 //! - A truncated response over UDP and the same question over TCP refer to each other.
 
 mod anomaly;
+mod chain;
 pub mod config;
 mod id;
 mod multicast;
@@ -35,9 +36,8 @@ use std::time::Duration;
 use tap53_dns::{Flow, Message};
 use tap53_ebpf::{record::Sender, settings::Direction};
 
-use crate::chain::Chain;
-
 pub use anomaly::{Anomalies, Anomaly};
+pub use chain::{AnswerSource, AnsweredFrom, Chain, SearchStep, Served};
 pub use id::{RecordId, RecordIds};
 pub use table::{Observed, Table};
 pub use truncation::Truncations;

@@ -11,9 +11,9 @@ use proptest::{
 use tap53_dns::{Flow, Message, Transport, Tunnel, TunnelKind};
 use tap53_ebpf::{record::Sender, settings::Direction};
 use tap53_transactions::{
-    chain::{AnswerSource, AnsweredFrom, Chain, SearchStep, Served},
     pair::{
-        Anomaly, Exchange, Observation, Point, RecordId, RecordIds, Related, Relation, Transaction,
+        Anomaly, AnswerSource, AnsweredFrom, Chain, Exchange, Observation, Point, RecordId,
+        RecordIds, Related, Relation, SearchStep, Served, Transaction,
     },
     privacy::{
         Policy,

@@ -1,6 +1,6 @@
-//! What the tracker decides about an exchange.
+//! The place of a transaction in chains, which [`crate::chain`] finds.
 
-use crate::pair::RecordId;
+use super::RecordId;
 
 /// The origin of a resolver's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -92,13 +92,4 @@ pub struct SearchStep {
     pub step: u32,
     /// True if the lookup ended with this name.
     pub is_winner: bool,
-}
-
-/// The verdict on one exchange.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settled {
-    /// Its record.
-    pub record: RecordId,
-    /// Its place in chains.
-    pub chain: Chain,
 }
