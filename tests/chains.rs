@@ -13,8 +13,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use stage::{RESOLVER, Stage, UPSTREAM};
-use tap53_harness::{agent::Agent, wait};
+use stage::{OUTGOING, RESOLVER, Stage, UPSTREAM};
+use tap53_harness::{agent::Agent, cgroups::Cgroups, wait};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -322,4 +322,106 @@ fn the_answers_of_a_recursive_resolver_are_from_where_its_log_says() -> Result<(
     eprintln!("served {served:?}");
     assert!(served.precision() >= 0.999 && served.right > 2_000, "{served:?}");
     Ok(())
+}
+
+#[test]
+fn a_resolver_that_queries_from_another_address_is_known_by_its_cgroup() -> Result<()> {
+    let cgroups = Cgroups::mount()?;
+    let cgroup = cgroups.create("resolver")?;
+    let resolution = format!(
+        "  outgoing-interface: {OUTGOING}\nforward-zone:\n  name: \".\"\n  forward-addr: {UPSTREAM}\n"
+    );
+    let stage = Stage::new(1, &resolution, &zone(), |command| cgroup.hold(command))?;
+    let agent = Agent::start(&stage.node, CONFIGURATION, &[])?;
+    introduce(&stage)?;
+    stage.run_clients(1, |_, asker| {
+        (1..=100).try_for_each(|id| {
+            asker.ask(id, &format!("n{id}.u.test"))?;
+            asker.ask(id + 1_000, "s4.test")
+        })
+    })?;
+    let records = ended(agent)?;
+    let of_client = |name: &str| {
+        let name = name.to_owned();
+        records
+            .iter()
+            .filter(move |it| it["qname"] == name && it["server_address"] == *RESOLVER.to_string())
+    };
+    let mut known = 0;
+    for id in 1..=100 {
+        let name = format!("n{id}.u.test");
+        let client = of_client(&name).next().context(name.clone())?;
+        // The agent learns the resolver's address from its first answers.
+        if id <= 10 && client["answered_from"] != "UPSTREAM" {
+            ensure!(["UNKNOWN", ""].contains(&client["answered_from"].as_str().unwrap_or("")));
+            continue;
+        }
+        known += 1;
+        assert_eq!(client["answered_from"], "UPSTREAM", "{}", brief(client));
+        let upstream = upstream_records(&records).find(|it| it["qname"] == name).context("none")?;
+        assert_eq!(upstream["client_address"], *OUTGOING.to_string());
+        assert_eq!(upstream["served_record_id"], client["record_id"]);
+    }
+    assert!(known >= 90, "{known}");
+    let cached = of_client("s4.test").filter(|it| it["answered_from"] == "CACHE").count();
+    assert!(cached >= 89, "{cached} of 100");
+    Ok(())
+}
+
+/// Number of lookups of glibc's resolver.
+const LOOKUPS: usize = 100;
+
+#[test]
+fn a_lookup_of_glibc_through_its_search_list_is_one_group() -> Result<()> {
+    let forward = format!("forward-zone:\n  name: \".\"\n  forward-addr: {UPSTREAM}\n");
+    let stage = Stage::new(1, &forward, &zone(), |_| {})?;
+    let agent = Agent::start(&stage.node, CONFIGURATION, &[])?;
+    introduce(&stage)?;
+    let resolv_conf = format!(
+        "nameserver {RESOLVER}\nsearch shop.svc.test svc.test test\noptions ndots:5 timeout:10\n"
+    );
+    let script = format!("for n in $(seq 1 {LOOKUPS}); do getent ahosts api$n.u || exit 1; done");
+    stage.run_script(&resolv_conf, &script)?;
+    let records = ended(agent)?;
+    let of_clients: Vec<&Value> =
+        records.iter().filter(|record| record["server_address"] == *RESOLVER.to_string()).collect();
+    let mut whole = 0;
+    for lookup in 1..=LOOKUPS {
+        let steps = [".shop.svc.test", ".svc.test", ".test"];
+        let find = |step: usize, qtype: &str| -> Result<&Value> {
+            let name = format!("api{lookup}.u{}", steps[step - 1]);
+            let mut found =
+                of_clients.iter().filter(|it| it["qname"] == name && it["qtype"] == qtype);
+            found.next().copied().with_context(|| format!("no record of {name}"))
+        };
+        let group = find(3, "A")?["search_group"].clone();
+        if group.is_null() {
+            continue;
+        }
+        whole += 1;
+        let firsts = [find(1, "A")?["record_id"].clone(), find(1, "AAAA")?["record_id"].clone()];
+        assert!(firsts.contains(&group), "another group");
+        for (step, qtype) in [(1, "A"), (1, "AAAA"), (2, "A"), (2, "AAAA"), (3, "A"), (3, "AAAA")] {
+            let record = find(step, qtype)?;
+            assert_eq!(record["search_group"], group, "{}", lookup_of(&of_clients, lookup));
+            assert_eq!(record["search_step"], step);
+            assert_eq!(record["search_winner"], step == 3 && qtype == "A", "{}", brief(record));
+        }
+    }
+    assert!(whole >= LOOKUPS - 5, "{whole} of {LOOKUPS} lookups are whole");
+    let others = of_clients.iter().filter(|it| !it["search_group"].is_null()).count();
+    assert_eq!(others, whole * 6, "a record of another query is in a group");
+    Ok(())
+}
+
+/// Describes the records of a lookup.
+fn lookup_of(records: &[&Value], lookup: usize) -> String {
+    let start = format!("api{lookup}.u.");
+    let of =
+        records.iter().filter(|it| it["qname"].as_str().is_some_and(|it| it.starts_with(&start)));
+    of.fold(String::new(), |text, it| {
+        let fields = ["record_id", "qtype", "search_group", "search_step"];
+        let fields = fields.map(|field| format!("{field}={}", it[field])).join(" ");
+        text + "\n" + &brief(it) + " " + &fields
+    })
 }

@@ -23,6 +23,8 @@ use anyhow::{Context, Result, ensure};
 use tap53_harness::{dns, namespace::Namespace, unbound::Unbound};
 
 pub(crate) const RESOLVER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 53);
+/// Another address of the resolver, at which it does not answer.
+pub(crate) const OUTGOING: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 54);
 pub(crate) const UPSTREAM: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 100);
 
 /// Delay of a response, as of an upstream server in the same city.
@@ -72,7 +74,7 @@ impl Stage {
         node.ip(&["link", "set", "br0", "up"])?;
         let addresses: Vec<Ipv4Addr> = (0..clients).map(client_address).collect();
         let clients = pod(&node, "vk", &addresses)?;
-        let resolver_pod = pod(&node, "vr", &[RESOLVER])?;
+        let resolver_pod = pod(&node, "vr", &[RESOLVER, OUTGOING])?;
         let upstream_pod = pod(&node, "vu", &[UPSTREAM])?;
         let files = [("root.zone", ROOT), ("test.zone", zone)];
         let upstream =
@@ -87,6 +89,17 @@ impl Stage {
         )?;
         let _namespaces = [resolver_pod, upstream_pod];
         Ok(Self { upstream, resolver, relay, node, clients, _namespaces })
+    }
+
+    /// Runs a shell script in the clients' namespace, with this `/etc/resolv.conf`.
+    pub(crate) fn run_script(&self, resolv_conf: &str, script: &str) -> Result<String> {
+        let directory = tap53_harness::scratch::directory("resolv")?;
+        let path = directory.path().join("resolv.conf");
+        std::fs::write(&path, resolv_conf)?;
+        let mounted = format!("mount --bind {} /etc/resolv.conf && {script}", path.display());
+        let mut command = self.clients.command("unshare");
+        command.args(["--mount", "sh", "-c", &mounted]);
+        tap53_harness::process::run(&mut command)
     }
 
     /// Returns true if the upstream server's response for one of these names was on its way between two

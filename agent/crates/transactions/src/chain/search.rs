@@ -156,7 +156,8 @@ impl Searches {
         }
         let lookups = self.lookups.entry(client).or_default();
         if lookups.len() >= MAX_PER_CLIENT {
-            return None;
+            let oldest = lookups.iter().position(|lookup| lookup.is_over);
+            lookups.remove(oldest?);
         }
         lookups.push(Lookup {
             group: record,
@@ -186,7 +187,10 @@ impl Searches {
         let Some(lookup) = lookup else { return Outcome::None };
         let has_failed = has_records == Some(false);
         if has_failed && lookup.step == step {
-            lookup.failed_ns = Some(at_ns);
+            // The record of the first answer in the first step waits from then on: if it is out when the
+            // next name is queried, there is no group.
+            let since_ns = lookup.failed_ns.filter(|_| step == 1);
+            lookup.failed_ns = Some(since_ns.unwrap_or(at_ns));
         }
         // The lookup ends with records, with its last name, and where it is not known how it goes on.
         lookup.is_over |= !has_failed || step == STEPS;

@@ -57,6 +57,13 @@ fn what_is_in_doubt_is_no_group() {
     let mut scene = Scene::new();
     scene.look_up(1, 10, SEARCHED[0], 3);
     scene.look_up(3, 200, SEARCHED[1], 3);
+    // The answers to A and AAAA come at different times: the first record does not wait so long.
+    for (number, qtype) in [(51, 1), (52, 28)] {
+        scene.ask(number, 500, SEARCHED[0], qtype);
+    }
+    scene.answer(51, 501, answer(3));
+    scene.answer(52, 600, answer(3));
+    scene.look_up(53, 601, SEARCHED[1], 3);
     // The first name exists.
     scene.look_up(11, 1_000, SEARCHED[0], 0);
     scene.look_up(13, 1_002, SEARCHED[1], 3);
@@ -70,7 +77,7 @@ fn what_is_in_doubt_is_no_group() {
     scene.look_up(41, 4_000, SEARCHED[0], 2);
     scene.look_up(43, 4_002, SEARCHED[1], 3);
     let settled = scene.settle();
-    for number in [1, 3, 11, 13, 21, 23, 31, 33, 41, 43] {
+    for number in [1, 3, 11, 13, 21, 23, 31, 33, 41, 43, 51, 52, 53] {
         assert_eq!(step(&settled, number), None, "{number}");
     }
     // Two lookups of one name by one client at a time.
@@ -82,4 +89,21 @@ fn what_is_in_doubt_is_no_group() {
     scene.look_up(7, 12, SEARCHED[1], 3);
     let settled = scene.settle();
     assert!((1..=8).all(|number| step(&settled, number).is_none()));
+}
+
+#[test]
+fn many_lookups_of_one_client_in_a_row_are_groups() {
+    let mut scene = Scene::new();
+    for lookup in 0..100_u64 {
+        for (at, domain) in (0_u64..).zip(["shop.svc.cluster.local", "svc.cluster.local"]) {
+            let rcode = if at == 1 { 0 } else { 3 };
+            let name = format!("api.host{lookup}.{domain}");
+            scene.look_up(1 + 4 * lookup + 2 * at, 10 + 4 * lookup + 2 * at, &name, rcode);
+        }
+    }
+    let settled = scene.settle();
+    for first in (0..100).map(|lookup| 1 + 4 * lookup) {
+        assert_eq!(step(&settled, first), Some((record(first), 1, false)));
+        assert_eq!(step(&settled, first + 3), Some((record(first), 2, true)));
+    }
 }
