@@ -106,11 +106,11 @@ fn traffic(stage: &Stage) -> Result<()> {
                         format!("s{}.test", (turn * 7 + usize::from(client)) % SHARED),
                         format!("c{}.test", turn % 10),
                     ];
-                    for name in names.iter().take(if turn % 3 == 0 { 3 } else { 2 }) {
+                    for name in names.iter().take(if turn.is_multiple_of(3) { 3 } else { 2 }) {
                         id = id.wrapping_add(1);
                         asker.ask(id, name)?;
                     }
-                    if turn % 16 == 0 {
+                    if turn.is_multiple_of(16) {
                         id = id.wrapping_add(1);
                         asker.ask(id, "own.cluster.local")?;
                     }

@@ -11,7 +11,7 @@ use std::{
     net::{Ipv4Addr, UdpSocket},
     process::Command,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
@@ -105,7 +105,7 @@ impl Stage {
     /// Returns true if the upstream server's response for one of these names was on its way between two
     /// times, in microseconds since 1970 UTC.
     pub(crate) fn has_answered(&self, names: &[&str], from_us: i64, to_us: i64) -> bool {
-        let answered = self.relay.answered.lock().unwrap();
+        let answered = locked(&self.relay.answered);
         let times = names.iter().filter_map(|name| answered.get(*name)).flatten();
         times.into_iter().any(|at_us| (from_us - SENT_US..=to_us).contains(at_us))
     }
@@ -241,7 +241,7 @@ impl Relay {
                     let Ok((size, from)) = front.recv_from(&mut buffer) else { continue };
                     next = next.wrapping_add(1);
                     let id = [buffer[0], buffer[1]];
-                    senders.lock().unwrap().insert(next, (from, id));
+                    locked(&senders).insert(next, (from, id));
                     buffer[..2].copy_from_slice(&next.to_be_bytes());
                     let _ = back.send(&buffer[..size]);
                 }
@@ -255,10 +255,10 @@ impl Relay {
                 while !stop.load(Ordering::Relaxed) {
                     let Ok(size) = back.recv(&mut buffer) else { continue };
                     let id = u16::from_be_bytes([buffer[0], buffer[1]]);
-                    let Some((to, id)) = senders.lock().unwrap().remove(&id) else { continue };
+                    let Some((to, id)) = locked(&senders).remove(&id) else { continue };
                     buffer[..2].copy_from_slice(&id);
                     number += 1;
-                    if number % DROPPED != 0 {
+                    if !number.is_multiple_of(DROPPED) {
                         let _ = delayed.send((Instant::now() + DELAY, buffer[..size].to_vec(), to));
                     }
                 }
@@ -273,12 +273,16 @@ impl Relay {
                 let at_us =
                     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |it| it.as_micros());
                 let at_us = i64::try_from(at_us).unwrap_or(i64::MAX);
-                log.lock().unwrap().entry(question_name(&message)).or_default().push(at_us);
+                locked(&log).entry(question_name(&message)).or_default().push(at_us);
                 let _ = front.send_to(&message, to);
             }
         }));
         Ok(Self { answered, stop, threads })
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Returns the name of the first question in lower case.
