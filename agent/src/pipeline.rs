@@ -38,7 +38,10 @@ use tap53_ledger::{
 };
 use tap53_records::encode;
 use tap53_sinks::{self as sink, Named, Summaries};
-use tap53_transactions::pair::{self, RecordIds, SharedNotes};
+use tap53_transactions::{
+    chain::Chains,
+    pair::{self, RecordIds, SharedNotes},
+};
 use tokio::sync::Notify;
 
 use crate::{
@@ -142,6 +145,7 @@ impl Pipeline {
             max_record_bytes: config.record.max_bytes,
             rules: rules.clone(),
             owners: owners.clone(),
+            chains: config.chains.tracker().map(|tracker| Chains::new(tracker, rings.len())),
             ..Shared::new(&config.node, names)
         };
         let pairing = pairing(&config.pair);

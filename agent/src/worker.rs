@@ -32,7 +32,7 @@ use tap53_dns::Kept;
 use tap53_ledger::{Published, WorkerCounts};
 use tap53_records::encode::{self, Clock};
 use tap53_sinks::Named;
-use tap53_transactions::pair::Table;
+use tap53_transactions::{chain::Chains, pair::Table};
 
 use crate::tail::Tails;
 use recorder::Recorder;
@@ -63,6 +63,8 @@ pub struct Shared {
     pub owners: Directory,
     /// Set if each message becomes a record, instead of each transaction.
     pub each_message: bool,
+    /// Chains behind answers, if the configuration enables them.
+    pub chains: Option<Chains>,
     /// Followers of the records.
     pub tails: Tails,
     /// Set when nothing enters the rings any more.
@@ -83,6 +85,7 @@ impl Shared {
             rules: Arc::default(),
             owners: Directory::default(),
             each_message: false,
+            chains: None,
             tails: Tails::default(),
             ending: Arc::default(),
         }

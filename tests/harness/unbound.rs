@@ -1,6 +1,6 @@
 //! The resolver: unbound with local data only. It never queries another server.
 
-use std::{fs, net::IpAddr, path::PathBuf, time::Duration};
+use std::{fs, net::IpAddr, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context, Result};
 use nix::unistd::Pid;
@@ -9,6 +9,9 @@ use tempfile::TempDir;
 use crate::{namespace::Namespace, process::Process, scratch, wait};
 
 const START_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Logged once its sockets are bound and its threads run.
+const READY: &str = "start of service";
 
 /// Parent of every name below.
 pub const ZONE: &str = "tap53.test";
@@ -55,24 +58,64 @@ impl Unbound {
     /// # Errors
     /// See [`start`](Self::start).
     pub fn start_with(namespace: &Namespace, addresses: &[IpAddr], extra: &Extra) -> Result<Self> {
-        let directory = scratch::directory("unbound")?;
-        let path = directory.path().join("unbound.conf");
-        fs::write(&path, configuration(addresses, extra))
-            .with_context(|| format!("write {}", path.display()))?;
-        let mut command = namespace.command("unbound");
-        // -d: stay in the foreground. -p: no pid file.
-        command.args(["-d", "-p", "-c"]).arg(&path);
-        let process = Process::spawn("unbound", command)?;
-        // Logged once its sockets are bound and its threads run.
-        const READY: &str = "start of service";
+        let unbound =
+            Self::launch(namespace, &configuration(addresses, extra), &[], |command| command)?;
         match &extra.log_file {
-            None => drop(process.wait_for_line(READY, 0, START_DEADLINE)?),
+            None => unbound.wait_until_ready()?,
             Some(log) => wait::until("unbound to serve", START_DEADLINE, || {
                 let text = fs::read_to_string(log).unwrap_or_default();
                 Ok(text.contains(READY).then_some(()))
             })?,
         }
+        Ok(unbound)
+    }
+
+    /// Starts unbound with a configuration of its own, in which `$DIR` stands for a directory that has
+    /// these files, and waits until it serves. `prepare` may change the command.
+    ///
+    /// # Errors
+    /// See [`start`](Self::start).
+    pub fn start_configured(
+        namespace: &Namespace,
+        configuration: &str,
+        files: &[(&str, &str)],
+        prepare: impl FnOnce(&mut Command),
+    ) -> Result<Self> {
+        let unbound = Self::launch(namespace, configuration, files, |mut command| {
+            prepare(&mut command);
+            command
+        })?;
+        unbound.wait_until_ready()?;
+        Ok(unbound)
+    }
+
+    fn launch(
+        namespace: &Namespace,
+        configuration: &str,
+        files: &[(&str, &str)],
+        prepare: impl FnOnce(Command) -> Command,
+    ) -> Result<Self> {
+        let directory = scratch::directory("unbound")?;
+        let configuration = configuration.replace("$DIR", &directory.path().display().to_string());
+        for (name, text) in [("unbound.conf", configuration.as_str())].iter().chain(files) {
+            let path = directory.path().join(name);
+            fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+        }
+        let mut command = namespace.command("unbound");
+        // -d: stay in the foreground. -p: no pid file.
+        command.args(["-d", "-p", "-c"]).arg(directory.path().join("unbound.conf"));
+        let process = Process::spawn("unbound", prepare(command))?;
         Ok(Self { process, _directory: directory })
+    }
+
+    fn wait_until_ready(&self) -> Result<()> {
+        self.process.wait_for_line(READY, 0, START_DEADLINE).map(drop)
+    }
+
+    /// Its log so far, unless the configuration has a log file.
+    #[must_use]
+    pub fn log(&self) -> Vec<String> {
+        self.process.stderr().lines()
     }
 
     /// Its process id.

@@ -263,6 +263,7 @@ impl Prepared {
                 related: None,
                 anomalies: Anomalies::NONE,
                 sightings: Sightings::single(&flow),
+                chain: None,
             })
             .collect()
     }

@@ -66,6 +66,7 @@ pub use tap53_sinks::config::{
     TokenEndpoint,
 };
 pub use tap53_transactions::{
+    chain::config::ChainsConfig,
     filter::config::{FilterConfig, Lists, QueryType, zone},
     pair::config::PairConfig,
     privacy::config::{AddressRule, KeyFile, PrefixLengths, Presence, PrivacyConfig, SubnetRule},
@@ -83,6 +84,8 @@ pub struct Config {
     pub capture: CaptureConfig,
     /// The table that pairs queries with responses.
     pub pair: PairConfig,
+    /// Chains behind answers.
+    pub chains: ChainsConfig,
     /// Filter that decides which transactions become records.
     pub filter: FilterConfig,
     /// Privacy rules for the records.
@@ -212,6 +215,7 @@ impl Config {
     fn read(root: &mut Section<'_>, overrides: &Overrides) -> Self {
         let node = root.read("node", text(label));
         let privacy = root.section("privacy", PrivacyConfig::read);
+        let pair = root.section("pair", PairConfig::read);
         let kubernetes = root.has_section("kubernetes");
         let telemetry = root.has_section("telemetry");
         let state = root.section("state", StateConfig::read);
@@ -226,7 +230,8 @@ impl Config {
             }),
             capture: root
                 .section("capture", |section| CaptureConfig::read(section, overrides.hook)),
-            pair: root.section("pair", PairConfig::read),
+            pair,
+            chains: root.section("chains", |section| ChainsConfig::read(section, &pair)),
             filter: root.section("filter", FilterConfig::read),
             kubernetes: root
                 .section("kubernetes", |section| KubernetesConfig::read(section, kubernetes)),

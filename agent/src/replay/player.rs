@@ -14,7 +14,10 @@ use tap53_ebpf::{counter::Counters, record::RecordHeader};
 use tap53_ledger::{InterfaceCounts, Published, WorkerCounts};
 use tap53_records::encode::{self, Clock};
 use tap53_sinks::Named;
-use tap53_transactions::pair::{RecordIds, SharedNotes};
+use tap53_transactions::{
+    chain::Chains,
+    pair::{RecordIds, SharedNotes},
+};
 
 use super::{
     CaptureFile, Error, Frame, Step, file_name,
@@ -381,6 +384,7 @@ impl Epoch {
             max_record_bytes: config.record.max_bytes,
             rules: Arc::new(RulesInForce::new(Rules::new(&config.filter, &config.privacy))),
             each_message: messages,
+            chains: config.chains.tracker().map(|tracker| Chains::new(tracker, 1)),
             ..Shared::new(&config.node, names)
         };
         let table = pairing(&config.pair).build(began_ns, ids, SharedNotes::default());

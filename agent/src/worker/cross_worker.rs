@@ -124,6 +124,11 @@ impl CrossWorkerQueue {
         self.wakers.get(self.number).cloned().unwrap_or_default()
     }
 
+    /// Wakes a worker.
+    pub(super) fn wake(&self, worker: usize) {
+        self.wakers.get(worker).into_iter().for_each(Waker::wake);
+    }
+
     /// Returns a view of the number of datagrams that are queued for this worker.
     pub(super) fn waiting(&self) -> Waiting {
         Waiting { number: self.number, waiting: self.waiting.clone() }

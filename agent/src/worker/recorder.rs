@@ -14,13 +14,14 @@ use tap53_records::encode::{
 };
 use tap53_sinks::Named;
 use tap53_transactions::{
+    chain::{ChainReporter, Settled},
     filter::FilterReason,
     pair::{Observation, RecordIds, Transaction},
 };
 
 use super::{
     Shared,
-    pending::{Pending, PendingAttribution},
+    pending::{Deadlines, Pending, PendingTransactions},
     rules::{Rules, RulesInForce},
 };
 use crate::tail::Feed;
@@ -63,7 +64,10 @@ pub(super) struct Recorder {
     owners: Reader,
     /// Set if the owners have changed since the pending transactions were last checked.
     owners_changed: bool,
-    pending: PendingAttribution,
+    pending: PendingTransactions,
+    chains: Option<ChainReporter>,
+    /// Verdicts on chains that were taken just now; empty in between.
+    settled: Vec<Settled>,
     feed: Feed,
 }
 
@@ -100,6 +104,8 @@ impl Recorder {
                 })
             })
             .collect::<Result<_, encode::Error>>()?;
+        // Single messages belong to no exchange.
+        let chains = shared.chains.as_ref().filter(|_| !shared.each_message);
         let mut recorder = Self {
             node: shared.node.clone(),
             node_tag: NodeTag::of(&shared.node),
@@ -125,7 +131,9 @@ impl Recorder {
             recorded: Amount::default(),
             owners: shared.owners.reader(),
             owners_changed: false,
-            pending: PendingAttribution::default(),
+            pending: PendingTransactions::new(chains.as_ref().map_or(0, |it| it.config().capacity)),
+            chains: chains.map(|chains| chains.reporter(ids.worker().into())),
+            settled: Vec::new(),
             feed: Feed::new(shared.tails.clone())?,
         };
         recorder.learn_names();
@@ -161,12 +169,37 @@ impl Recorder {
         self.owners.fetch(flow.server.ip());
     }
 
-    /// Records a transaction, unless the filter excludes it. If an owner may become known shortly, the
-    /// transaction is recorded later.
+    /// Returns the reporter of chains, if they are enabled.
+    #[inline]
+    pub(super) const fn chains(&mut self) -> Option<&mut ChainReporter> {
+        self.chains.as_mut()
+    }
+
+    /// Records a transaction, unless the filter excludes it. If an owner may become known shortly, or the
+    /// chain behind its answer, the transaction is recorded later.
     pub(super) fn record(&mut self, transaction: &Transaction<'_>, counts: &mut WorkerCounts) {
         let copies = transaction.sightings.messages;
         counts.messages_lost[MessageLoss::Copy as usize] += u64::from(copies);
-        self.record_or_defer(transaction, true, counts);
+        let chain = self.chains.as_mut().and_then(|chains| {
+            let until_ns = chains.read_up_to_ns().saturating_add(chains.hold_ns());
+            Some((chains.closed(transaction)?, until_ns))
+        });
+        match chain {
+            None => self.record_or_defer(transaction, true, 0, counts),
+            Some((chain, until_ns)) => {
+                let transaction = Transaction { chain: Some(&chain), ..*transaction };
+                self.record_or_defer(&transaction, true, until_ns, counts);
+            }
+        }
+    }
+
+    /// Submits what was reported to the chains, and takes the verdicts on this worker's exchanges. Calls
+    /// `wake` with each worker that others wait for.
+    pub(super) fn settle(&mut self, read_up_to_ns: u64, wake: impl FnMut(usize)) {
+        if let Some(chains) = &mut self.chains {
+            chains.submit(read_up_to_ns, &mut self.settled, wake);
+            self.pending.settle(&mut self.settled);
+        }
     }
 
     /// Records pending transactions whose owners are known now, or that have waited long enough at
@@ -184,18 +217,19 @@ impl Recorder {
             })
         };
         for pending in self.pending.take_due(now_ns, waits) {
+            counts.chains_without_verdict += u64::from(pending.lacks_verdict());
             if let Some(transaction) = pending.transaction() {
-                self.record_or_defer(&transaction, false, counts);
+                self.record_or_defer(&transaction, false, 0, counts);
             }
         }
     }
 
-    /// Returns the number of transactions that wait for attribution.
+    /// Returns the number of transactions that wait for attribution or chains.
     pub(super) fn pending(&self) -> usize {
         self.pending.len()
     }
 
-    /// Returns the number of messages of the transactions that wait for attribution.
+    /// Returns the number of messages of the transactions that wait for attribution or chains.
     pub(super) const fn pending_messages(&self) -> u64 {
         self.pending.messages()
     }
@@ -204,6 +238,7 @@ impl Recorder {
         &mut self,
         transaction: &Transaction<'_>,
         may_defer: bool,
+        chain_until_ns: u64,
         counts: &mut WorkerCounts,
     ) {
         // First: an excluded transaction needs no attribution.
@@ -219,18 +254,25 @@ impl Recorder {
         let flow = &transaction.flow;
         let began_ns = transaction.first().at_ns;
         let began_us = self.clock.utc_us(began_ns);
-        let sender = |seen: Option<&Observation>| seen.map_or(Sender::UNKNOWN, |seen| seen.sender);
-        let [query, response] = [sender(transaction.query()), sender(transaction.response())];
-        let sightings = &transaction.sightings;
-        let response = if response.is_known() { response } else { sightings.responder };
+        let query = transaction.query().map_or(Sender::UNKNOWN, |query| query.sender);
         let client = self.owners.endpoint(flow.client.ip(), began_us, query);
-        let server = server(&self.owners, transaction, began_us, response);
-        if may_defer
-            && (self.owners.awaits(client.owner, flow.client.ip())
-                || self.owners.awaits(server.owner, flow.server.ip()))
-            && self.pending.push(transaction, began_ns.saturating_add(self.owners.hold_ns()))
-        {
-            return;
+        let server = server(&self.owners, transaction, began_us);
+        if may_defer {
+            let awaits_owner = self.owners.awaits(client.owner, flow.client.ip())
+                || self.owners.awaits(server.owner, flow.server.ip());
+            let owners_ns = began_ns.saturating_add(self.owners.hold_ns());
+            let wanted = Deadlines {
+                owners_ns: if awaits_owner { owners_ns } else { 0 },
+                chain_ns: chain_until_ns,
+            };
+            if wanted.any() {
+                let granted = self.pending.admit(transaction, wanted);
+                counts.chains_without_verdict += u64::from(granted.chain_ns != wanted.chain_ns);
+                if granted.any() {
+                    self.pending.push(transaction, granted);
+                    return;
+                }
+            }
         }
         if self.client_node_only
             && !query.is_known()
@@ -244,7 +286,10 @@ impl Recorder {
         }
         let node_role = NodeRole::of(
             if query.is_known() { Some(true) } else { client.owner.is_on(self.node_tag) },
-            if response.is_known() { Some(true) } else { server.owner.is_on(self.node_tag) },
+            match transaction.responder().is_known() {
+                true => Some(true),
+                false => server.owner.is_on(self.node_tag),
+            },
         );
         counts.records_created += 1;
         counts.messages_in_records += u64::from(transaction.messages());
@@ -253,6 +298,9 @@ impl Recorder {
         count_endpoint(&server, &mut counts.endpoints);
         for anomaly in transaction.anomalies.iter() {
             counts.anomalies[anomaly as usize] += 1;
+        }
+        if let Some(source) = transaction.chain.and_then(|chain| chain.source) {
+            counts.answered_from[source.from as usize] += 1;
         }
         let first = transaction.first();
         let observer = observer_of(&self.observers, &self.unknown_observer, first);
@@ -357,12 +405,8 @@ impl Recorder {
 
 /// Returns the server that a record names: the backend of a service, if this node knows it.
 #[inline]
-fn server<'a>(
-    owners: &'a Reader,
-    transaction: &Transaction<'_>,
-    began_us: i64,
-    responder: Sender,
-) -> Endpoint<'a> {
+fn server<'a>(owners: &'a Reader, transaction: &Transaction<'_>, began_us: i64) -> Endpoint<'a> {
+    let responder = transaction.responder();
     let addressed = transaction.flow.server.ip();
     let answering = transaction.sightings.server.ip();
     if answering != addressed {

@@ -127,8 +127,13 @@ impl Stages {
     }
 
     /// Notes the ring's loss count as of `at_ns`.
-    pub const fn note_ring_lost(&mut self, ring_lost: u32, at_ns: u64) {
-        self.datagrams.pairing.table.note_ring_lost(ring_lost, at_ns);
+    pub fn note_ring_lost(&mut self, ring_lost: u32, at_ns: u64) {
+        let Pairing { table, recorder, .. } = &mut self.datagrams.pairing;
+        if table.note_ring_lost(ring_lost, at_ns)
+            && let Some(chains) = recorder.chains()
+        {
+            chains.lost(at_ns);
+        }
     }
 
     /// Processes one ring item. Returns its capture time in nanoseconds of CLOCK_MONOTONIC, or `None` if
@@ -148,6 +153,12 @@ impl Stages {
     /// [`tap53_dns::frames`]), else 0.
     pub fn take_packet(&mut self, header: &RecordHeader, bytes: &[u8], frame: u64) {
         self.datagrams.pairing.counts.packets_received += 1;
+        if let Some(chains) = self.datagrams.pairing.recorder.chains() {
+            chains.read(header.captured_at_ns);
+            if chains.is_full() {
+                self.settle(header.captured_at_ns);
+            }
+        }
         // By reference: a packet that is moved out of its result is copied piece by piece.
         let taken = match &Packet::parse(header, bytes, frame) {
             Ok(packet) => self.packet(packet),
@@ -208,6 +219,17 @@ impl Stages {
         while let Some(transaction) = table.expire(now_ns) {
             recorder.record(&transaction, counts);
         }
+        if let Some(chains) = recorder.chains() {
+            chains.read(now_ns);
+        }
+        self.settle(now_ns);
+    }
+
+    /// Exchanges chain events and verdicts with the other workers at `now_ns`, and records what waits no
+    /// more.
+    fn settle(&mut self, now_ns: u64) {
+        let Pairing { recorder, counts, queue, .. } = &mut self.datagrams.pairing;
+        recorder.settle(now_ns, |worker| queue.wake(worker));
         recorder.release(now_ns, counts);
     }
 
@@ -250,6 +272,9 @@ impl Stages {
         let Datagrams { streams, pairing } = &mut self.datagrams;
         self.fragments.restart();
         streams.restart();
+        if let Some(chains) = pairing.recorder.chains() {
+            chains.restart();
+        }
         pairing.last_at_ns = 0;
         pairing.table = table(pairing.table.ids());
         // The new table has no interfaces yet.
@@ -265,6 +290,7 @@ impl Stages {
         while let Some(transaction) = table.drain() {
             recorder.record(&transaction, counts);
         }
+        recorder.settle(u64::MAX, |_| {});
         recorder.release(u64::MAX, counts);
     }
 }
@@ -343,6 +369,9 @@ impl Pairing {
                 if let Some(at_ns) = at_ns {
                     self.table.note_switched(ifindex, at_ns);
                 }
+            }
+            if let Some(chains) = self.recorder.chains() {
+                chains.switched();
             }
         }
     }
@@ -475,6 +504,11 @@ impl Pairing {
         }
         match self.table.observe(key, seen, wire) {
             Observed::Waits => {
+                if let Some(chains) = self.recorder.chains()
+                    && let Some((record, flow, query)) = self.table.newest(flow.transport)
+                {
+                    chains.opened(record, flow, query);
+                }
                 while let Some(transaction) = self.table.evict() {
                     self.counts.queries_evicted += 1;
                     self.recorder.record(&transaction, &mut self.counts);

@@ -96,6 +96,7 @@ impl Path {
             wire_bytes: true,
             kept: Kept::All,
             client_node_only: false,
+            chains: None,
             max_record_bytes: MAX_RECORD_BYTES,
             rules: Arc::default(),
             owners: Directory::default(),

@@ -79,6 +79,7 @@ pub(crate) fn require_bounded(message: &Message, wire: &[u8]) {
         capture_gap: false,
         related: None,
         anomalies: Anomalies::NONE,
+        chain: None,
         sightings: Sightings::single(&flow),
     };
     SURROUNDINGS.with(|(observer, owner, policy)| {

@@ -7,7 +7,10 @@ use tap53_base::amount::Amount;
 use tap53_dns::{PacketLoss, ParseStatus, fragments::FragmentCounts, stream::StreamCounts};
 use tap53_reasons::reasons;
 use tap53_spool::Totals;
-use tap53_transactions::{filter::FilterReason, pair::Anomaly};
+use tap53_transactions::{
+    filter::FilterReason,
+    pair::{Anomaly, AnsweredFrom},
+};
 
 reasons! {
     /// Why a message is in no record.
@@ -117,13 +120,17 @@ pub struct WorkerCounts {
     pub filtered: [Amount; FilterReason::ALL.len()],
     /// Queries that wait for a response. Their messages are among `messages_pending`.
     pub queries_pending: u64,
-    /// Transactions that wait for the name of an owner. Their messages are among `messages_pending`.
+    /// Transactions that wait for the name of an owner, or for the chain behind their answer. Their messages are among `messages_pending`.
     pub transactions_held: u64,
     /// Queries recorded as unanswered before their time, because the table was full, or one key of it.
     /// Their messages are among `messages_in_records`.
     pub queries_evicted: u64,
     /// Records with each sign of tampering, by [`Anomaly`]; outside of the sums.
     pub anomalies: [u64; Anomaly::ALL.len()],
+    /// Records by where their answer came from, by [`AnsweredFrom`]; outside of the sums.
+    pub answered_from: [u64; AnsweredFrom::ALL.len()],
+    /// Records of resolvers' exchanges that could not wait for a verdict on their chain.
+    pub chains_without_verdict: u64,
     /// Endpoints of records by evidence.
     pub endpoints: EndpointCounts,
     /// Records that sinks were handed before the batch that they come from is counted here.
@@ -149,6 +156,10 @@ impl WorkerCounts {
         for (sum, anomalies) in self.anomalies.iter_mut().zip(other.anomalies) {
             *sum += anomalies;
         }
+        for (sum, from) in self.answered_from.iter_mut().zip(other.answered_from) {
+            *sum += from;
+        }
+        self.chains_without_verdict += other.chains_without_verdict;
         self.transactions_held += other.transactions_held;
         self.endpoints.add(&other.endpoints);
         self.ahead += other.ahead;

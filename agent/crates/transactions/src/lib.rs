@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod chain;
 pub mod filter;
 pub mod pair;
 pub mod privacy;

@@ -186,3 +186,13 @@ fn the_flat_profile_is_refused_without_a_sink_for_avro() {
     assert!(matches!(&config.sinks[1], SinkConfig::Kafka(kafka) if kafka.profile == Profile::Flat));
     assert!(parse("interfaces: {include: [lo]}\nrecord: {profile: wide}\n").is_err());
 }
+
+#[test]
+fn chains_need_one_record_for_each_exchange() {
+    let text = "interfaces: {include: [eth0]}\nchains: {enabled: true}\nsinks: [{type: stdout}]\n";
+    assert!(parse(text).unwrap().chains.tracker().is_some());
+    let separate = format!("{text}pair: {{merge_interfaces: false}}\n");
+    let found = problems(&separate);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].contains("chains.enabled"), "{found:?}");
+}

@@ -74,7 +74,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_transactions_held",
         kind: Gauge,
-        help: "Transactions that wait for the name of a pod.",
+        help: "Transactions that wait for the name of a pod, or for the chain behind their answer.",
         labels: &["worker"],
         collect: |r, s| {
             for (worker, counts) in r.path.workers.iter().zip(&r.workers) {

@@ -25,6 +25,8 @@ use tap53_transactions::{
 use super::*;
 use crate::worker::{Rules, RulesInForce};
 
+mod chains;
+
 /// Keeps the JSON lines that it is given.
 #[derive(Default)]
 struct Keep {
@@ -462,6 +464,7 @@ fn the_ledger_balances_at_every_step_of_a_slow_sink_even_within_a_batch() {
             rules: Arc::default(),
             owners: Directory::default(),
             each_message: false,
+            chains: None,
             tails: Default::default(),
             ending: Arc::default(),
         };

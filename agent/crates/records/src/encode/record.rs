@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer, ser::SerializeStruct};
 use tap53_dns::{Answer, Edns, ParseStatus, frames};
 use tap53_ebpf::settings::Direction;
 use tap53_transactions::{
-    pair::{Observation, Transaction},
+    pair::{Chain, Observation, Transaction},
     privacy::{Policy, Side},
 };
 
@@ -25,7 +25,7 @@ use super::{
 pub const SCHEMA_VERSION: i32 = 5;
 
 /// Number of fields of the record; a test compares it with the schema.
-const FIELDS: usize = 140;
+const FIELDS: usize = 149;
 
 /// Converts CLOCK_MONOTONIC, which the kernel timestamps packets with, to UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,6 +166,7 @@ impl<'a> Record<'a> {
         let related = transaction.related;
         f.field("relation", related.map(|related| Symbol::of_relation(related.relation)))?;
         f.field("related_record_id", related.map(|related| related.record))?;
+        chain_fields(f, transaction.chain)?;
         f.field("capture_gap", transaction.capture_gap)?;
         f.field("anomalies", transaction.anomalies)?;
         let time = |seen: &Observation| Time(self.clock.utc_us(seen.at_ns));
@@ -305,6 +306,29 @@ impl<'a> Record<'a> {
         let omitted = message.questions_omitted.saturating_add(self.portion.omitted.questions);
         f.field("questions_omitted", int(omitted))
     }
+}
+
+/// Passes the place of a transaction in chains and in a lookup through a search list.
+#[inline(always)]
+fn chain_fields<F: Fields>(f: &mut F, chain: Option<&Chain>) -> Result<(), F::Error> {
+    let source = chain.and_then(|chain| chain.source);
+    f.field("answered_from", source.map(|source| source.from.symbol()))?;
+    let decided = source.filter(|source| source.from.is_decided());
+    f.field("upstream_count", decided.map(|source| int(source.upstream_count)))?;
+    f.field("upstream_time_ns", decided.map(|source| nanoseconds(source.upstream_ns)))?;
+    f.field("resolver_time_ns", decided.map(|source| nanoseconds(source.resolver_ns)))?;
+    let served = chain.and_then(|chain| chain.served);
+    f.field("served_record_id", served.and_then(|served| served.record))?;
+    f.field("served_count", served.map(|served| int(served.count)))?;
+    let search = chain.and_then(|chain| chain.search);
+    f.field("search_group", search.map(|search| search.group))?;
+    f.field("search_step", search.map(|search| int(search.step)))?;
+    f.field("search_winner", search.map(|search| search.is_winner))
+}
+
+/// Converts to an Avro long, which holds 292 years of nanoseconds.
+fn nanoseconds(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 /// Names of the EDNS fields of one message.

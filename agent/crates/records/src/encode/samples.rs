@@ -4,8 +4,8 @@ use tap53_dns::{Flow, Transport, build::Build};
 use tap53_ebpf::{record::Sender, settings::Direction};
 use tap53_transactions::{
     pair::{
-        Anomalies, Anomaly, Exchange, Nat, Observation, Point, RecordId, RecordIds, Sightings,
-        Transaction,
+        Anomalies, Anomaly, AnswerSource, AnsweredFrom, Chain, Exchange, Nat, Observation, Point,
+        RecordId, RecordIds, SearchStep, Served, Sightings, Transaction,
     },
     privacy::Policy,
 };
@@ -45,6 +45,18 @@ fn observation(at_ns: u64, response: bool) -> Observation {
         wire: if response { vec![0, 255] } else { Vec::new() },
     }
 }
+
+/// The chain of a resolver's query that another resolver answers.
+const CHAIN: Chain = Chain {
+    source: Some(AnswerSource {
+        from: AnsweredFrom::Upstream,
+        upstream_count: 2,
+        upstream_ns: 150_000,
+        resolver_ns: 100_000,
+    }),
+    served: Some(Served { record: Some(RecordId([9; 16])), count: 3 }),
+    search: Some(SearchStep { group: RecordId([8; 16]), step: 4, is_winner: true }),
+};
 
 /// Passes the record called `name` to `each`.
 pub fn with_record<T>(name: &str, each: impl FnOnce(&Record<'_>) -> T) -> T {
@@ -88,6 +100,7 @@ pub fn with_record<T>(name: &str, each: impl FnOnce(&Record<'_>) -> T) -> T {
             },
             _ => Sightings::single(&flow),
         },
+        chain: (name == "matched").then_some(&CHAIN),
     };
     each(&Record {
         observer: &Observer::new("node-1", "eth0", RecordIds::new([7; 8], 1)),

@@ -4,7 +4,7 @@ use data_encoding::HEXLOWER;
 use serde::{Serialize, Serializer};
 
 /// Identifies a record uniquely, so that consumers can deduplicate; see the schema.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RecordId(pub [u8; 16]);
 
 impl RecordId {

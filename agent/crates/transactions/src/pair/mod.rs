@@ -25,6 +25,7 @@
 //! - A truncated response over UDP and the same question over TCP refer to each other.
 
 mod anomaly;
+mod chain;
 pub mod config;
 mod id;
 mod multicast;
@@ -40,6 +41,7 @@ use tap53_dns::{Flow, Message};
 use tap53_ebpf::{record::Sender, settings::Direction};
 
 pub use anomaly::{Anomalies, Anomaly};
+pub use chain::{AnswerSource, AnsweredFrom, Chain, SearchStep, Served};
 pub use id::{RecordId, RecordIds};
 pub use shared::SharedNotes;
 pub use table::{Observed, Table};
@@ -233,6 +235,8 @@ pub struct Transaction<'a> {
     pub anomalies: Anomalies,
     /// The sightings that it stands for.
     pub sightings: Sightings,
+    /// Its place in chains, where it is known.
+    pub chain: Option<&'a Chain>,
 }
 
 impl<'a> Transaction<'a> {
@@ -262,6 +266,13 @@ impl<'a> Transaction<'a> {
             Exchange::Matched(_, response) | Exchange::Response(response) => Some(response),
             Exchange::Query(_) => None,
         }
+    }
+
+    /// Returns the socket that sent the response, where one of the sightings saw it.
+    #[must_use]
+    pub fn responder(&self) -> Sender {
+        let sender = self.response().map_or(Sender::UNKNOWN, |response| response.sender);
+        if sender.is_known() { sender } else { self.sightings.responder }
     }
 
     /// Returns the message that was captured first.

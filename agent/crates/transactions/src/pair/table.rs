@@ -20,11 +20,11 @@ mod slots;
 use std::hash::{BuildHasher, Hash, Hasher};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
-use tap53_dns::{Flow, Question};
+use tap53_dns::{Flow, Question, Transport};
 
 use super::{
-    Anomalies, Config, Exchange, Observation, RecordIds, SharedNotes, Sightings, Transaction,
-    multicast, recent::Recent,
+    Anomalies, Config, Exchange, Observation, RecordId, RecordIds, SharedNotes, Sightings,
+    Transaction, multicast, recent::Recent,
 };
 use gaps::Gaps;
 use sightings::SightingIndex;
@@ -157,9 +157,24 @@ impl Table {
         self.index.len()
     }
 
-    /// Records the ring's loss count as of `at_ns`. An increase means that packets are missing.
-    pub const fn note_ring_lost(&mut self, ring_lost: u32, at_ns: u64) {
+    /// Records the ring's loss count as of `at_ns`. An increase means that packets are missing: returns
+    /// true then.
+    pub const fn note_ring_lost(&mut self, ring_lost: u32, at_ns: u64) -> bool {
+        let known = self.gaps.known();
         self.gaps.note_ring_lost(ring_lost, at_ns);
+        known != self.gaps.known()
+    }
+
+    /// Returns the latest pending query of a transport, after [`Observed::Waits`], and assigns the
+    /// identifier of its record: that of the outermost sighting, if there is one.
+    pub fn newest(&mut self, transport: Transport) -> Option<(RecordId, &Flow, &Observation)> {
+        let newest = self.lists[transport as usize].newest;
+        if newest == NONE {
+            return None;
+        }
+        let sequence = self.reserve_outermost(newest);
+        let slot = self.slots.get(newest as usize)?;
+        Some((self.ids.of(sequence), &slot.flow, &slot.query))
     }
 
     /// Records that a captured packet between two endpoints could not be read: it may have
@@ -238,6 +253,7 @@ impl Table {
             related: None,
             anomalies: Anomalies::NONE,
             sightings: Sightings::single(&flow),
+            chain: None,
         }
     }
 

@@ -161,6 +161,7 @@ mod tests {
             related: None,
             anomalies: Anomalies::NONE,
             sightings,
+            chain: None,
         })
     }
 

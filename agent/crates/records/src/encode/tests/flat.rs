@@ -425,6 +425,7 @@ fn the_longest_texts_reach_their_widths() {
         bounds::with_record_as(Profile::Flat, query, response, &policy, 1 << 20, |record| {
             let transaction = tap53_transactions::pair::Transaction {
                 anomalies: Anomaly::ALL.into_iter().collect(),
+                chain: None,
                 ..*record.transaction
             };
             let record =

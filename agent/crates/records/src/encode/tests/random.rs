@@ -12,8 +12,8 @@ use tap53_dns::{Flow, Kept, Message, Transport, Tunnel, TunnelKind};
 use tap53_ebpf::{record::Sender, settings::Direction};
 use tap53_transactions::{
     pair::{
-        Anomaly, Exchange, Nat, Observation, Point, RecordId, RecordIds, Related, Relation,
-        Sightings, Transaction,
+        Anomaly, AnswerSource, AnsweredFrom, Chain, Exchange, Nat, Observation, Point, RecordId,
+        RecordIds, Related, Relation, SearchStep, Served, Sightings, Transaction,
     },
     privacy::{
         Policy,
@@ -76,6 +76,25 @@ fn provenance() -> impl Strategy<Value = ProvenanceParts> {
 }
 
 impl Parts {
+    /// Returns a chain that depends on other random parts.
+    fn chain(&self) -> Option<Chain> {
+        let Transaction { id, query_count, copy_count, latest_query_ns, .. } = self.transaction;
+        let from = AnsweredFrom::ALL[query_count as usize % AnsweredFrom::ALL.len()];
+        let source = AnswerSource {
+            from,
+            upstream_count: copy_count,
+            upstream_ns: latest_query_ns,
+            resolver_ns: latest_query_ns / 2,
+        };
+        let record = (query_count & 8 != 0).then_some(id);
+        let search = SearchStep { group: id, step: query_count, is_winner: copy_count & 1 != 0 };
+        (query_count & 1 != 0).then_some(Chain {
+            source: (query_count & 2 != 0).then_some(source),
+            served: (query_count & 4 != 0).then_some(Served { record, count: copy_count }),
+            search: (query_count & 16 != 0).then_some(search),
+        })
+    }
+
     pub(super) fn with_record<T>(&self, each: impl FnOnce(&Record<'_>) -> T) -> T {
         let empty = Observation::default();
         let exchange = match (&self.query, &self.response) {
@@ -84,6 +103,7 @@ impl Parts {
             (None, Some(response)) => Exchange::Response(response),
             (None, None) => Exchange::Response(&empty),
         };
+        let chain = self.chain();
         each(&Record {
             observer: &self.observer,
             response_observer: &self.observer,
@@ -91,7 +111,7 @@ impl Parts {
             files: &["1.pcap".to_owned(), "2.pcapng".to_owned()],
             policy: &self.policy,
             clock: self.clock,
-            transaction: &Transaction { exchange, ..self.transaction },
+            transaction: &Transaction { exchange, chain: chain.as_ref(), ..self.transaction },
             client: &self.owners[0],
             server: &self.owners[1],
             client_provenance: self.provenance[0].whole(),
@@ -215,6 +235,7 @@ fn transaction() -> impl Strategy<Value = Transaction<'static>> {
                     count: copy_count,
                     ..Sightings::single(&flow)
                 },
+                chain: None,
             }
         })
 }

@@ -118,6 +118,7 @@ impl Table {
             related: merged.related,
             anomalies,
             sightings: merged.sightings,
+            chain: None,
         };
         if transaction.related.is_none() {
             transaction.related = self.shared.truncations.relate(&transaction);

@@ -372,6 +372,7 @@ impl Table {
                     related,
                     anomalies,
                     sightings: merged.sightings,
+                    chain: None,
                 }
             }
             None => {
@@ -391,6 +392,7 @@ impl Table {
                     related,
                     anomalies,
                     sightings: Sightings::single(flow),
+                    chain: None,
                 }
             }
         };

@@ -554,6 +554,7 @@ impl Table {
             related: merged.related,
             anomalies: slot.anomalies.and(merged.anomalies),
             sightings: merged.sightings,
+            chain: None,
         })
     }
 

@@ -83,7 +83,7 @@ fn to_static(transaction: &Transaction<'_>) -> Transaction<'static> {
         Exchange::Query(query) => Exchange::Query(keep(query)),
         Exchange::Response(response) => Exchange::Response(keep(response)),
     };
-    Transaction { exchange, ..*transaction }
+    Transaction { exchange, chain: None, ..*transaction }
 }
 
 #[test]
