@@ -1,15 +1,31 @@
-//! The two-node laboratory: the records of two agents against what clients asked and servers logged.
+//! The two-node laboratory: the records of two agents, and the SQL over both, against what clients asked
+//! and servers logged.
 
-use std::net::Ipv4Addr;
+#[path = "laboratory/truth.rs"]
+mod truth;
 
-use anyhow::{Result, ensure};
+use std::{env, net::Ipv4Addr};
+
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tap53_harness::{
-    agent::{Agent, Ended},
-    laboratory::{Asked, CACHE_IP, CLUSTER_IP, Laboratory, Load, Plan, UPSTREAM_IP},
+    account::Ledger,
+    laboratory::{CACHE_IP, CLUSTER_IP, Laboratory, Load, Plan, Recorded, Recording, UPSTREAM_IP},
 };
 
-const FILE_SINK: &str = "sinks: [{type: file, directory: $OUT}]";
+use truth::{Score, Truth, asked_key, by_key, upstream_counts};
+
+/// Questions of a load in the short form; `TAP53_LABORATORY=10000` is the long one.
+const QUESTIONS: usize = 1_500;
+const CLIENTS: usize = 50;
+
+/// Records that the client's node creates of a question whose server's address is translated there: one
+/// with the address before NAT and one with that after it. Nothing in the records links the two, so they
+/// are also two rows of `questions`.
+const RECORDS_WITH_NAT: usize = 2;
+
+const RECORDS: &str =
+    "SELECT node, dns_id, qname FROM dns_transactions WHERE server_address <> '192.168.53.53'";
 
 /// A way from a client to the server that answers.
 struct Path {
@@ -21,22 +37,26 @@ struct Path {
     records: [usize; 2],
 }
 
-/// A question has a record before and one after NAT, because nothing in the records links the two.
 fn paths() -> [Path; 4] {
     let plan = Plan::default;
     [
-        Path { name: "other node", plan: plan(), server: CLUSTER_IP, records: [2, 1] },
+        Path {
+            name: "other node",
+            plan: plan(),
+            server: CLUSTER_IP,
+            records: [RECORDS_WITH_NAT, 1],
+        },
         Path {
             name: "same node",
             plan: Plan { backends: vec![0], ..plan() },
             server: CLUSTER_IP,
-            records: [2, 0],
+            records: [RECORDS_WITH_NAT, 0],
         },
         Path {
             name: "masquerade",
             plan: Plan { masquerade: true, ..plan() },
             server: CLUSTER_IP,
-            records: [2, 1],
+            records: [RECORDS_WITH_NAT, 1],
         },
         Path {
             name: "node cache",
@@ -51,32 +71,126 @@ fn paths() -> [Path; 4] {
 fn each_node_records_a_question_as_often_as_its_addresses_change() -> Result<()> {
     for path in paths() {
         let laboratory = Laboratory::new(&path.plan)?;
-        let agents = laboratory.start_agents(FILE_SINK)?;
+        let recording = Recording::start(&laboratory)?;
         let load = Load { clients: 1, questions: 30, server: path.server };
         let asked = load.run(&laboratory)?;
-        for (ended, expected) in stop(agents)?.iter().zip(path.records) {
-            require_records(&ended.records, &asked, &path, expected)?;
+        let [rows] = recording.stop()?.tables.ask([RECORDS])?;
+        let rows = by_key(&rows)?;
+        for question in &asked {
+            let found = on_nodes(rows.get(&asked_key(question)));
+            ensure!(found == path.records, "{}: {found:?}: {question:?}", path.name);
         }
     }
     Ok(())
 }
 
-fn require_records(records: &[Value], asked: &[Asked], path: &Path, expected: usize) -> Result<()> {
-    let upstream = UPSTREAM_IP.to_string();
-    for question in asked {
-        let of_question = records.iter().filter(|record| {
-            record["qname"] == *question.qname
-                && record["dns_id"] == question.id
-                && record["outcome"] == "MATCHED"
-                && record["server_address"] != *upstream
-        });
-        let count = of_question.count();
-        ensure!(count == expected, "{}: {count} records, not {expected}: {question:?}", path.name);
+/// Number of rows of each node.
+fn on_nodes(rows: Option<&Vec<&Value>>) -> [usize; 2] {
+    let count = |node: &str| rows.into_iter().flatten().filter(|row| row["node"] == node).count();
+    ["node-1", "node-2"].map(count)
+}
+
+#[test]
+fn fifty_clients_agree_with_the_records_of_both_nodes() -> Result<()> {
+    let plan = Plan { pods: [5, 5], backends: vec![0, 1], ..Plan::default() };
+    let laboratory = Laboratory::new(&plan)?;
+    let recording = Recording::start(&laboratory)?;
+    let load = Load { clients: CLIENTS, questions: questions()?, server: CLUSTER_IP };
+    let asked = load.run(&laboratory)?;
+    let recorded = recording.stop()?;
+    let truth = Truth::new(asked, laboratory.served()?)?;
+    require_nothing_lost(&recorded)?;
+    let [records, questions, sources, hops] = recorded.tables.ask([
+        RECORDS,
+        "SELECT dns_id, qname, node, server_address, records FROM questions \
+         WHERE server_address <> '192.168.53.53'",
+        "SELECT dns_id, qname, source FROM answer_sources",
+        "SELECT hop, qname, server_address FROM chains WHERE hop > 0",
+    ])?;
+    require_records(&truth, &records)?;
+    require_questions(&truth, &questions)?;
+    require_sources(&truth, &sources)?;
+    require_hops(&laboratory, &truth, &hops)
+}
+
+fn questions() -> Result<usize> {
+    match env::var("TAP53_LABORATORY") {
+        Ok(text) => text.parse().context("TAP53_LABORATORY must be a number of questions"),
+        Err(_) => Ok(QUESTIONS),
+    }
+}
+
+fn require_nothing_lost(recorded: &Recorded) -> Result<()> {
+    for ledger in &recorded.ledgers {
+        let ledger = Ledger(ledger);
+        ledger.require_balance()?;
+        ensure!(ledger.sum("/agent/packets/lost")? == 0, "{:#}", ledger.0);
+        ensure!(ledger.sum("/agent/messages/lost")? == 0, "{:#}", ledger.0);
     }
     Ok(())
 }
 
-fn stop(agents: [Agent; 2]) -> Result<[Ended; 2]> {
-    let [first, second] = agents;
-    Ok([first.stop()?, second.stop()?])
+/// The client's node has the records of a question, the server's node one, and there are no others.
+fn require_records(truth: &Truth, records: &[Value]) -> Result<()> {
+    let rows = by_key(records)?;
+    for question in &truth.asked {
+        let mut expected = [0, 0];
+        expected[node_of(truth.served(question).server)] = 1;
+        expected[node_of(*question.client.ip())] = RECORDS_WITH_NAT;
+        let found = on_nodes(rows.get(&asked_key(question)));
+        ensure!(found == expected, "{found:?}, not {expected:?}: {question:?}");
+    }
+    ensure!(rows.len() == truth.asked.len(), "records of {} questions", rows.len());
+    Ok(())
+}
+
+/// Index of the node of a pod: its addresses are 10.244.1.0/24 or 10.244.2.0/24.
+fn node_of(pod: Ipv4Addr) -> usize {
+    usize::from(pod.octets()[2]) - 1
+}
+
+/// Each question has the rows that its addresses make, and all of its records are in them.
+fn require_questions(truth: &Truth, questions: &[Value]) -> Result<()> {
+    let rows = by_key(questions)?;
+    for question in &truth.asked {
+        let found = rows.get(&asked_key(question)).context("a question without a row")?;
+        ensure!(found.len() == RECORDS_WITH_NAT, "{} rows: {question:?}", found.len());
+        let records: u64 = found.iter().filter_map(|row| row["records"].as_u64()).sum();
+        let other = node_of(truth.served(question).server) != node_of(*question.client.ip());
+        let expected = RECORDS_WITH_NAT as u64 + u64::from(other);
+        ensure!(records == expected, "{records} records, not {expected}: {found:?}");
+    }
+    Ok(())
+}
+
+/// Where answers are from, against the servers' logs.
+fn require_sources(truth: &Truth, sources: &[Value]) -> Result<()> {
+    let rows = by_key(sources)?;
+    let [mut unique, mut shared, mut cached] =
+        [Score::default(), Score::default(), Score::default()];
+    for question in &truth.asked {
+        let row = rows.get(&asked_key(question)).and_then(|rows| rows.first());
+        let said = |source: &str| row.is_some_and(|row| row["source"] == source);
+        let forwarded = truth.served(question).forwarded;
+        let score = if question.is_unique { &mut unique } else { &mut shared };
+        score.add(said("UPSTREAM"), forwarded);
+        cached.add(said("CACHE"), !forwarded);
+    }
+    unique.require("unique names from upstream", 0.999, 0.99)?;
+    shared.require("shared names from upstream", 0.999, 0.95)?;
+    cached.require("names from the cache", 0.999, 0.95)
+}
+
+/// Each name that only one question is for has one hop behind it, and no name has more hops than the
+/// upstream resolver had queries.
+fn require_hops(laboratory: &Laboratory, truth: &Truth, hops: &[Value]) -> Result<()> {
+    let upstream = upstream_counts(laboratory)?;
+    let once = truth.asked.iter().filter(|question| question.is_unique);
+    for question in once {
+        let found: Vec<_> = hops.iter().filter(|hop| hop["qname"] == *question.qname).collect();
+        ensure!(found.len() == 1 && upstream[&question.qname] == 1, "{found:?}: {question:?}");
+        ensure!(found[0]["hop"] == 1, "{found:?}");
+        ensure!(found[0]["server_address"] == *UPSTREAM_IP.to_string(), "{found:?}");
+    }
+    Ok(())
 }

@@ -58,6 +58,7 @@ fn version() -> Result<&'static str> {
 /// A running CoreDNS that caches and forwards; dropping it ends it.
 pub(super) struct CoreDns {
     process: Process,
+    address: Ipv4Addr,
     _directory: TempDir,
 }
 
@@ -79,12 +80,12 @@ impl CoreDns {
             .stdout()
             .wait_for_line(READY, 0, START_DEADLINE)
             .with_context(|| format!("coredns: {}", process.stderr().text()))?;
-        Ok(Self { process, _directory: directory })
+        Ok(Self { process, address, _directory: directory })
     }
 
     /// What it has served so far.
     pub(super) fn served(&self) -> Result<Vec<Served>> {
-        Served::read_all(&self.process.stdout().lines())
+        Served::read_all(self.address, &self.process.stdout().lines())
     }
 }
 

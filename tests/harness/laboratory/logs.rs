@@ -12,6 +12,8 @@ const PREFIX: &str = "served ";
 /// A query that a CoreDNS answered, by its log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Served {
+    /// Address of the server.
+    pub server: Ipv4Addr,
     /// The client, as the server saw it.
     pub client: SocketAddrV4,
     /// Identifier of the query.
@@ -29,16 +31,19 @@ pub struct Served {
 }
 
 impl Served {
-    pub(super) fn read_all(lines: &[String]) -> Result<Vec<Self>> {
+    /// The queries in the log of the server with this address.
+    pub(super) fn read_all(server: Ipv4Addr, lines: &[String]) -> Result<Vec<Self>> {
         let served = lines.iter().filter_map(|line| line.split_once(PREFIX));
-        served.map(|(_, text)| Self::read(text).with_context(|| format!("log {text:?}"))).collect()
+        let read = |text: &str| Self::read(server, text).with_context(|| format!("log {text:?}"));
+        served.map(|(_, text)| read(text)).collect()
     }
 
-    fn read(text: &str) -> Result<Self> {
+    fn read(server: Ipv4Addr, text: &str) -> Result<Self> {
         let mut words = text.split_whitespace();
         let mut next = || words.next().context("the line ends early");
         let address: Ipv4Addr = next()?.parse()?;
         Ok(Self {
+            server,
             client: SocketAddrV4::new(address, next()?.parse()?),
             id: next()?.parse()?,
             qtype: next()?.to_owned(),
@@ -63,6 +68,8 @@ pub fn queries_in(log: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
+    const SERVER: Ipv4Addr = Ipv4Addr::new(10, 244, 2, 2);
+
     #[test]
     fn logs_are_read() {
         let lines = [
@@ -71,11 +78,11 @@ mod tests {
             "[INFO] served 10.244.1.2 54070 21135 A q1.t1.test. tcp NOERROR -",
         ]
         .map(str::to_owned);
-        let served = Served::read_all(&lines).expect("a log");
+        let served = Served::read_all(SERVER, &lines).expect("a log");
         let read: Vec<_> =
             served.iter().map(|one| (one.id, &*one.qname, one.over_tcp, one.forwarded)).collect();
         assert_eq!(read, [(5808, "q1.t1.test", false, true), (21135, "q1.t1.test", true, false)]);
-        assert!(Served::read_all(&["served 10.244.1.2 x".to_owned()]).is_err());
+        assert!(Served::read_all(SERVER, &["served 10.244.1.2 x".to_owned()]).is_err());
         let log = "[1] unbound[2:0] info: start of service (unbound 1.17.1).\n\
                    [1] unbound[2:0] info: 10.244.2.2 q1.t1.test. A IN\n";
         assert_eq!(queries_in(log), ["q1.t1.test"]);

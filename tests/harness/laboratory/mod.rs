@@ -20,7 +20,9 @@ mod coredns;
 mod load;
 mod logs;
 mod network;
+mod recording;
 mod rules;
+mod sql;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -35,6 +37,8 @@ pub use coredns::{is_built, program};
 pub use load::{Asked, Load};
 pub use logs::{Served, queries_in};
 pub use network::{Node, Pod};
+pub use recording::{Recorded, Recording};
+pub use sql::{Tables, VIEWS};
 
 use crate::{
     agent::Agent,
@@ -160,7 +164,7 @@ impl Laboratory {
     }
 
     /// Starts an agent on each node, which captures `eth0` and each `veth*`. `sinks` is the section of
-    /// that name, in YAML.
+    /// that name, in YAML; in it, `$NODE` stands for the node's name.
     ///
     /// # Errors
     /// When one does not get ready.
@@ -168,8 +172,9 @@ impl Laboratory {
         let start = |node: &Node| {
             let yaml = format!(
                 "node: {}\ninterfaces: {{include: [\"eth0\", \"veth*\"]}}\n\
-                 pair: {{timeout_ms: 2000}}\ncontainers: {{enabled: false}}\n{sinks}\n",
-                node.name
+                 pair: {{timeout_ms: 2000}}\ncontainers: {{enabled: false}}\n{}\n",
+                node.name,
+                sinks.replace("$NODE", &node.name)
             );
             Agent::start(&node.namespace, &yaml, &[])
         };
