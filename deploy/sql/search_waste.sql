@@ -1,6 +1,7 @@
 -- Queries that search lists waste, by workload, and the dnsConfig that avoids them.
 --
--- Written for DuckDB and Spark. Run questions.sql first.
+-- Written for DuckDB and Spark. Run questions.sql and chains.sql first: queries that a resolver sends for its
+-- clients are left out.
 --
 -- With ndots:5, the C library looks up www.example.com as www.example.com.NAMESPACE.svc.cluster.local, then
 -- with each further domain of the search list, and then as it is. These views find such lookups by names,
@@ -17,7 +18,8 @@ SELECT question_id, client_address, qtype, qname, query_time, response_time,
        rcode = 'NXDOMAIN' OR (rcode = 'NOERROR' AND answer_count = 0) AS failed
 FROM questions
 WHERE outcome = 'MATCHED' AND rcode IN ('NOERROR', 'NXDOMAIN') AND qname <> '.'
-  AND query_time IS NOT NULL AND response_time IS NOT NULL;
+  AND query_time IS NOT NULL AND response_time IS NOT NULL
+  AND question_id NOT IN (SELECT upstream_id FROM upstream_links);
 
 -- Domains of the search list of each scope: those of every pod of a cluster, and each that followed at least
 -- two names whose lookups failed and were repeated without it.
@@ -48,22 +50,29 @@ UNION ALL
 SELECT q.*, '' AS domain, qname AS name
 FROM search_questions AS q;
 
--- Steps of lookups. A step continues the one before it if that one failed, had another domain, and was
--- answered at most a second before. Lookups of one step are left out.
+-- Series of questions for one name: each follows a failed one within six seconds, since a lost query is sent
+-- again after five.
+CREATE OR REPLACE VIEW search_series AS
+SELECT *, sum(begins) OVER (PARTITION BY client_address, qtype, name ORDER BY query_time, question_id
+                            ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS series
+FROM (SELECT *, CASE WHEN lag(failed) OVER earlier
+                      AND query_time <= lag(response_time) OVER earlier + INTERVAL '6 seconds'
+                     THEN 0 ELSE 1 END AS begins
+      FROM search_candidates
+      WINDOW earlier AS (PARTITION BY client_address, qtype, name ORDER BY query_time, question_id)) AS marked;
+
+-- Steps of lookups. Each lookup of a series takes the domains in the same order, so it begins where the first
+-- domain of the series comes again. Two lookups of one name at the same time may count as one.
 CREATE OR REPLACE VIEW search_steps AS
-SELECT *, row_number() OVER (PARTITION BY client_address, qtype, name, lookup ORDER BY query_time, question_id)
-              AS step,
-       count(*) OVER (PARTITION BY client_address, qtype, name, lookup) AS steps
-FROM (SELECT *, sum(begins) OVER (PARTITION BY client_address, qtype, name
-                                  ORDER BY query_time, question_id
-                                  ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS lookup
-      FROM (SELECT *, CASE WHEN lag(failed) OVER steps AND lag(domain) OVER steps <> domain
-                            AND query_time BETWEEN lag(response_time) OVER steps
-                                               AND lag(response_time) OVER steps + INTERVAL '1 second'
-                           THEN 0 ELSE 1 END AS begins
-            FROM search_candidates
-            WINDOW steps AS (PARTITION BY client_address, qtype, name
-                             ORDER BY query_time, question_id)) AS marked) AS numbered;
+SELECT *,
+       count(*) OVER (PARTITION BY client_address, qtype, name, series, lookup) AS steps
+FROM (SELECT *, sum(CASE WHEN domain = first_domain THEN 1 ELSE 0 END)
+                    OVER (PARTITION BY client_address, qtype, name, series ORDER BY query_time, question_id
+                          ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS lookup
+      FROM (SELECT *, first_value(domain) OVER (PARTITION BY client_address, qtype, name, series
+                                                ORDER BY query_time, question_id)
+                             AS first_domain
+            FROM search_series) AS begun) AS divided;
 
 -- Lookups of several steps: a row for each.
 --   wasted   its queries that failed although another one succeeded; all of them, where all failed
@@ -76,7 +85,8 @@ SELECT client_pod_namespace, client_workload_kind, client_workload_name, client_
        max(CASE WHEN NOT failed THEN domain END) AS winner
 FROM search_steps
 WHERE steps > 1
-GROUP BY client_pod_namespace, client_workload_kind, client_workload_name, client_address, qtype, name, lookup;
+GROUP BY client_pod_namespace, client_workload_kind, client_workload_name, client_address, qtype, name, series,
+         lookup;
 
 -- Each question whose name was found in a domain of the search list, with the dots of the name that was
 -- looked up. Without a failed step before it, the longest domain counts.

@@ -19,6 +19,7 @@
 mod coredns;
 mod load;
 mod logs;
+mod lookup;
 mod network;
 mod recording;
 mod rules;
@@ -36,6 +37,7 @@ use coredns::CoreDns;
 pub use coredns::{is_built, program};
 pub use load::{Asked, Load};
 pub use logs::{Served, queries_in};
+pub use lookup::Resolver;
 pub use network::{Node, Pod};
 pub use recording::{Recorded, Recording};
 pub use sql::{Tables, VIEWS};
@@ -66,6 +68,9 @@ const ZONES: [(&str, u32); 6] = [
     ("t5.test", 5),
     ("once.test", 5),
 ];
+
+/// The only names under `cluster.local` that exist.
+const SERVICES: [&str; 2] = ["api.default.svc.cluster.local", "db.prod.svc.cluster.local"];
 
 /// The parts of a laboratory.
 #[derive(Clone, Debug)]
@@ -233,9 +238,13 @@ fn start_upstream(namespace: &Namespace, directory: &Path) -> Result<Unbound> {
             )
         })
         .collect();
+    let services: String = SERVICES
+        .iter()
+        .map(|name| format!("  local-data: \"{name}. 5 IN A 10.96.1.1\"\n"))
+        .collect();
     let extra = Extra {
         server: format!(
-            "  log-queries: yes\n  local-zone: \"cluster.local.\" always_nxdomain\n{zones}"
+            "  log-queries: yes\n  local-zone: \"cluster.local.\" static\n{zones}{services}"
         ),
         log_file: Some(directory.join(UPSTREAM_LOG)),
         ..Extra::default()
