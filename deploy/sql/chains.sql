@@ -2,24 +2,29 @@
 --
 -- Written for DuckDB and Spark. Run questions.sql first.
 --
--- A resolver's query belongs to a question if both are for the same name and type, the resolver sent it
--- after the question arrived and had its response before it answered, and it came from the address or pod
--- that answered. Both are compared as the same node recorded them, so no clocks are compared. A cache with
--- a link-local address in the host's network, such as NodeLocal DNSCache, sends from its node's address: its
+-- An agent with chains.enabled names the exchange that a resolver's query serves (served_record_id). Where it
+-- does not, a query may serve a question if both are for the same name and type, the resolver sent it after
+-- the question arrived and had its response before it answered, and it came from the address or pod that
+-- answered. Both are compared as the same node recorded them, so no clocks are compared. A cache with a
+-- link-local address in the host's network, such as NodeLocal DNSCache, sends from its node's address: its
 -- queries are those that leave the node and entered it at no interface.
 --
 -- Forwarding resolvers ask for the name that they are asked for. Queries of iterating resolvers for other
--- names, such as name servers, targets of CNAME and minimised names, have no link here.
+-- names, such as name servers, targets of CNAME and minimised names, have a link only by served_record_id.
 
--- Pairs of a question and a resolver's query that may serve it.
---   candidates   questions that the query may serve: more than 1 means that it serves one of them or all
+-- Pairs of a question and a resolver's query that serves it or may serve it.
+--   certain      an agent says so
+--   candidates   questions that the query may serve: more than 1 means that it serves one of them or several
 --   queries      queries that may serve the question
 CREATE OR REPLACE VIEW upstream_links AS
-SELECT *,
+SELECT question_id, upstream_id, max(certain) = 1 AS certain,
        count(*) OVER (PARTITION BY upstream_id) AS candidates,
        count(*) OVER (PARTITION BY question_id) AS queries
-FROM (SELECT DISTINCT down.question_id, up.question_id AS upstream_id
-      FROM sightings AS down JOIN sightings AS up
+FROM (SELECT down.question_id, up.question_id AS upstream_id, 1 AS certain
+      FROM sightings AS up JOIN sightings AS down ON down.record_id = up.served_record_id
+      UNION ALL
+      SELECT down.question_id, up.question_id AS upstream_id, 0 AS certain
+      FROM sightings AS up JOIN sightings AS down
         ON up.node = down.node AND up.qname = down.qname AND up.qtype = down.qtype
        AND up.query_time BETWEEN down.query_time AND down.response_time
        AND (up.response_time IS NULL OR up.response_time <= down.response_time)
@@ -27,7 +32,11 @@ FROM (SELECT DISTINCT down.question_id, up.question_id AS upstream_id
        AND (up.client_address = coalesce(down.backend, down.server_address)
             OR up.client_pod_uid = down.server_pod_uid
             OR (down.server_address LIKE '169.254.%' AND up.direction = 'EGRESS'
-                AND down.direction = 'INGRESS'))) AS pairs;
+                AND down.direction = 'INGRESS'))
+      -- The agent says which one it serves, unless it serves several.
+      WHERE up.served_count IS NULL OR up.served_count > 1
+         OR (up.served_count = 1 AND up.served_record_id IS NULL)) AS pairs
+GROUP BY question_id, upstream_id;
 
 -- Chains: hop 0 is the question of a client that is no resolver itself, hop 1 the resolver's query for it,
 -- and so on.
@@ -41,7 +50,7 @@ WITH RECURSIVE hops AS (
     FROM questions
     WHERE question_id NOT IN (SELECT upstream_id FROM upstream_links)
     UNION ALL
-    SELECT chain_id, hop + 1, links.upstream_id, hops.question_id, hops.ambiguous OR links.candidates > 1
+    SELECT chain_id, hop + 1, links.upstream_id, hops.question_id, hops.ambiguous OR (links.candidates > 1 AND NOT links.certain)
     FROM hops JOIN upstream_links AS links ON links.question_id = hops.question_id
     WHERE hop < 8
 )

@@ -25,6 +25,8 @@ NEWER = {
     "observation": "VARCHAR",
     "backend_address": "VARCHAR",
     "answered_from": "VARCHAR",
+    "served_record_id": "BLOB",
+    "served_count": "INTEGER",
 }
 
 
