@@ -3,6 +3,8 @@
 
 #[path = "laboratory/cache.rs"]
 mod cache;
+#[path = "laboratory/engines.rs"]
+mod engines;
 #[path = "laboratory/search.rs"]
 mod search;
 #[path = "laboratory/truth.rs"]

@@ -48,7 +48,8 @@ CREATE OR REPLACE VIEW chains AS
 WITH RECURSIVE hops AS (
     SELECT question_id AS chain_id, 0 AS hop, question_id, CAST(NULL AS binary) AS asked_for, FALSE AS ambiguous
     FROM questions
-    WHERE question_id NOT IN (SELECT upstream_id FROM upstream_links)
+    WHERE NOT EXISTS (SELECT 1 FROM upstream_links AS links
+                      WHERE links.upstream_id = questions.question_id)
     UNION ALL
     SELECT chain_id, hop + 1, links.upstream_id, hops.question_id, hops.ambiguous OR (links.candidates > 1 AND NOT links.certain)
     FROM hops JOIN upstream_links AS links ON links.question_id = hops.question_id

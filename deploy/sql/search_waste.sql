@@ -19,7 +19,7 @@ SELECT question_id, client_address, qtype, qname, query_time, response_time,
 FROM questions
 WHERE outcome = 'MATCHED' AND rcode IN ('NOERROR', 'NXDOMAIN') AND qname <> '.'
   AND query_time IS NOT NULL AND response_time IS NOT NULL
-  AND question_id NOT IN (SELECT upstream_id FROM upstream_links);
+  AND NOT EXISTS (SELECT 1 FROM upstream_links AS links WHERE links.upstream_id = questions.question_id);
 
 -- Domains of the search list of each scope: those of every pod of a cluster, and each that followed at least
 -- two names whose lookups failed and were repeated without it.

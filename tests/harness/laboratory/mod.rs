@@ -40,7 +40,7 @@ pub use logs::{Served, queries_in};
 pub use lookup::Resolver;
 pub use network::{Node, Pod};
 pub use recording::{Recorded, Recording};
-pub use sql::{Tables, VIEWS};
+pub use sql::{Tables, VIEWS, views_path};
 
 use crate::{
     agent::Agent,

@@ -14,6 +14,13 @@ const SCRIPT: &str = "questions.py";
 /// The files of views, in the order in which they need each other.
 pub const VIEWS: [&str; 4] = ["questions.sql", "chains.sql", "cache_hits.sql", "search_waste.sql"];
 
+/// Path of one of [`VIEWS`].
+#[must_use]
+pub fn views_path(name: &str) -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/sql").join(name);
+    file.display().to_string()
+}
+
 /// Records of several agents, to be put in one table.
 #[derive(Clone, Debug, Default)]
 pub struct Tables {
@@ -38,9 +45,7 @@ impl Tables {
             "containers": self.containers, "messages": messages, "parquet": self.parquet,
         });
         let schema = repository.join("agent/schema/dns_transaction.avsc");
-        let views =
-            VIEWS.map(|name| format!("{}", repository.join("deploy/sql").join(name).display()));
-        let views = views.join(",");
+        let views = VIEWS.map(views_path).join(",");
         let arguments = [schema.as_os_str(), OsStr::new(&views)];
         let arguments = arguments.into_iter().chain(queries.map(OsStr::new));
         let answers = json_lines(SCRIPT, arguments, input.to_string().as_bytes())?;
