@@ -8,10 +8,14 @@ use serde_json::{Value, json};
 use tap53_dns::{Flow, Message, Transport};
 use tap53_harness::{agent, fastavro, tables};
 use tap53_records::encode::{
-    self, Attribution, Clock, Identity, Observer, Owner, Portion, Profile, Provenance, Record,
+    self, Attribution, Clock, Identity, NodeRole, Observer, Owner, Portion, Profile, Provenance,
+    Record,
 };
 use tap53_transactions::{
-    pair::{Anomalies, Exchange, Observation, RecordId, RecordIds, Related, Relation, Transaction},
+    pair::{
+        Anomalies, Exchange, Observation, RecordId, RecordIds, Related, Relation, Sightings,
+        Transaction,
+    },
     privacy::Policy,
 };
 
@@ -75,6 +79,12 @@ fn fastavro_reads_earlier_versions_as_this_version() -> Result<()> {
                 ("edns_options_omitted", json!(0)),
                 ("wire_omitted", json!(0)),
                 ("prerequisites", json!([])),
+                ("backend_address", Value::Null),
+                ("translated_client_port", Value::Null),
+                ("nat", json!("NONE")),
+                ("sighting_count", json!(1)),
+                ("exchange_id", Value::Null),
+                ("observation", json!("UNKNOWN")),
             ] {
                 // Version 4 is the first with runs and numbers.
                 if as_written.get(field).is_none() {
@@ -254,15 +264,16 @@ fn message_in(profile: Profile) -> Result<Vec<u8>> {
     let message = Message::parse(wire).context("a message")?;
     let query = Observation { message, frame: 7, ..Default::default() };
     let id = RecordId::new([7; 8], 1, 2);
+    let flow = Flow {
+        transport: Transport::Tcp,
+        client: ([192, 0, 2, 1], 40_000).into(),
+        server: ([192, 0, 2, 53], 53).into(),
+        tunnel: None,
+        ifindex: 0,
+    };
     let transaction = Transaction {
         id,
-        flow: Flow {
-            transport: Transport::Tcp,
-            client: ([192, 0, 2, 1], 40_000).into(),
-            server: ([192, 0, 2, 53], 53).into(),
-            tunnel: None,
-            ifindex: 0,
-        },
+        flow,
         exchange: Exchange::Query(&query),
         query_count: 1,
         latest_query_ns: 0,
@@ -270,6 +281,7 @@ fn message_in(profile: Profile) -> Result<Vec<u8>> {
         capture_gap: false,
         related: Some(Related { relation: Relation::LateResponse, record: id }),
         anomalies: Anomalies::NONE,
+        sightings: Sightings::single(&flow),
     };
     let record = Record {
         observer: &Observer::new("node-1", "eth0", RecordIds::new([7; 8], 1)),
@@ -288,6 +300,7 @@ fn message_in(profile: Profile) -> Result<Vec<u8>> {
         }),
         client_provenance: Provenance::default(),
         server_provenance: Provenance::default(),
+        node_role: NodeRole::Unknown,
         portion: &Portion::ALL,
     };
     let mut out = Vec::new();

@@ -55,6 +55,8 @@ pub(crate) trait Packet {
 struct Linear {
     data: usize,
     data_end: usize,
+    /// Length of the packet over all buffers, in bytes.
+    length: u32,
     /// A number that the verifier does not know.
     unknown: u32,
 }
@@ -76,6 +78,11 @@ impl Frame for Linear {
     #[inline(always)]
     fn scrub_path(&self, offset: u32) -> u32 {
         scrub_path(offset, self.unknown)
+    }
+
+    #[inline(always)]
+    fn continues_elsewhere(&self) -> bool {
+        self.length as usize > self.data_end - self.data
     }
 }
 
@@ -170,11 +177,11 @@ fn capture_configured<P: Packet>(
 fn parse<P: Packet>(packet: &P, settings: &InterfaceSettings) -> Result<Headers, Counter> {
     let (data, data_end) = packet.first_buffer();
     let unknown = settings.generation;
-    let linear = Linear { data, data_end, unknown };
+    let linear = Linear { data, data_end, length: packet.length(), unknown };
     let scattered = Scattered { packet, unknown };
     let outer = match parse_outer(&linear, packet, settings) {
         // The headers may continue in another buffer.
-        Err(Counter::MalformedHeader) if continues_elsewhere(packet, linear) => {
+        Err(Counter::MalformedHeader) if linear.continues_elsewhere() => {
             parse_outer(&scattered, packet, settings)?
         }
         parsed => parsed?,
@@ -217,6 +224,7 @@ fn scrub_kind(headers: Headers, unknown: u32) -> Headers {
         destination: scrub_end(headers.destination),
         tunnel: scrub_u8(headers.tunnel),
         tunnel_id: scrub_id(headers.tunnel_id, unknown),
+        message_id: scrub_u16(headers.message_id),
     }
 }
 
@@ -257,11 +265,6 @@ fn parse_outer<F: Frame, P: Packet>(
 ) -> Result<Outer, Counter> {
     let start = Cursor::ethernet(frame, packet.offloaded_tci())?;
     headers::outer(frame, start, settings.features, &in_set)
-}
-
-#[inline(always)]
-fn continues_elsewhere<P: Packet>(packet: &P, linear: Linear) -> bool {
-    packet.length() as usize > linear.data_end - linear.data
 }
 
 #[inline(always)]

@@ -31,7 +31,10 @@ use crate::{
     settings::{PortSet, features},
 };
 
-pub use hash::{MULTICAST_DNS_PORT, MULTICAST_PORTS, datagram_hash, flow_hash, ring_index};
+pub use hash::{
+    MULTICAST_DNS_PORT, MULTICAST_PORTS, datagram_hash, flow_hash, message_hash, ring_index,
+    tcp_hash,
+};
 pub use tunnel::Inner;
 
 mod number {
@@ -107,6 +110,11 @@ pub trait Frame {
     /// that it follows the later code once.
     fn scrub_path(&self, offset: u32) -> u32 {
         offset
+    }
+
+    /// Returns true if the packet has bytes that only another frame type can read.
+    fn continues_elsewhere(&self) -> bool {
+        false
     }
 }
 
@@ -210,6 +218,9 @@ pub struct Headers {
     pub tunnel: u8,
     /// Network identifier of VXLAN and Geneve, or GRE key.
     pub tunnel_id: Option<u32>,
+    /// Identifier of the first DNS message (RFC 1035 §4.1.1) in a datagram over UDP; 0 elsewhere, and
+    /// if the packet ends before it.
+    pub message_id: u16,
 }
 
 /// The result of [`outer`].
@@ -337,6 +348,10 @@ where
         Fragment::Whole => (0, 0),
         _ => (network.fragment_offset, network.identification(frame)?),
     };
+    let message_id = match (content, network.transport) {
+        (Content::Dns, number::UDP) => message_id(frame, network.transport_offset)?,
+        _ => 0,
+    };
     let (source, destination) = network.addresses(frame)?;
     Ok(Outer::Packet(Headers {
         vlan: start.vlan,
@@ -353,7 +368,19 @@ where
         destination: Endpoint { address: destination, port: destination_port },
         tunnel: record::tunnel::NONE,
         tunnel_id: None,
+        message_id,
     }))
+}
+
+/// Returns the identifier of the message in a datagram; 0 if the packet ends before it.
+#[inline(always)]
+fn message_id<F: Frame + ?Sized>(frame: &F, transport_offset: u32) -> Result<u16, Counter> {
+    match frame.read(frame.scrub_path(transport_offset) + UDP_LENGTH) {
+        Some(id) => Ok(u16::from_be_bytes(id)),
+        // The caller reads it from all buffers.
+        None if frame.continues_elsewhere() => Err(Counter::MalformedHeader),
+        None => Ok(0),
+    }
 }
 
 /// The second half of [`parse_from`]: the packet in a tunnel.

@@ -36,8 +36,8 @@ pub struct RecordHeader {
     pub captured_length: u32,
     /// Ifindex of the hook.
     pub ifindex: u32,
-    /// Hash that selected the ring: equal for both directions of a flow, or, if fragments are
-    /// captured, for the fragments of a datagram ([`Headers::ring_hash`](crate::headers::Headers)).
+    /// Hash that selected the ring: equal for a message over UDP and its response, for both directions
+    /// of a TCP connection, or, if fragments are captured, for the fragments of a datagram ([`Headers::ring_hash`](crate::headers::Headers)).
     pub flow_hash: u32,
     /// Number of items that this full ring had lost when this one was reserved; wraps. An increase
     /// between two items of a ring shows that packets are missing between them.

@@ -31,7 +31,7 @@ use tap53_capture::interfaces::Names;
 use tap53_ledger::{Published, SinkCounts};
 use tap53_records::encode::{Attribution, Batch, Clock, Format, Identity};
 use tap53_sinks::{Named, Sink};
-use tap53_transactions::pair::{self, RecordIds, Truncations};
+use tap53_transactions::pair::{self, RecordIds, SharedNotes};
 
 /// Transactions in a round.
 const TRANSACTIONS: usize = 2_048;
@@ -124,7 +124,7 @@ fn stages(owners: Directory) -> Stages {
         capacity: 65_536,
         merge_interfaces: true,
     };
-    let table = config.build(0, RecordIds::new([7; 8], 0), Truncations::default());
+    let table = config.build(0, RecordIds::new([7; 8], 0), SharedNotes::default());
     let sink = Named { name: "discard".into(), sink: Arc::new(Discard(Published::default())) };
     let shared =
         Shared { owners, ..Shared::new("node-1", Arc::new(Names::of([(3, "eth0".to_owned())]))) };

@@ -38,7 +38,7 @@ use tap53_ledger::{
 };
 use tap53_records::encode;
 use tap53_sinks::{self as sink, Named, Summaries};
-use tap53_transactions::pair::{self, RecordIds, Truncations};
+use tap53_transactions::pair::{self, RecordIds, SharedNotes};
 use tokio::sync::Notify;
 
 use crate::{
@@ -142,7 +142,7 @@ impl Pipeline {
             owners: owners.clone(),
             ..Shared::new(&config.node, names)
         };
-        let (pairing, truncations) = (pairing(&config.pair), Truncations::default());
+        let pairing = pairing(&config.pair);
         let run = random_bytes();
         let mut pipeline = Self {
             node: config.node.clone(),
@@ -160,6 +160,7 @@ impl Pipeline {
             rules,
         };
         let queues = CrossWorkerQueue::between(rings.len(), &pipeline.released);
+        let notes = SharedNotes::between(rings.len());
         for (ring, queue) in rings.into_iter().zip(queues) {
             // The configuration allows fewer workers than a u16 counts.
             let number = u16::try_from(ring.index).unwrap_or(u16::MAX);
@@ -176,7 +177,7 @@ impl Pipeline {
                 number,
                 ring::Drain::new(ring.buffer, doorbell, queue.waker()),
                 ring_lost.clone(),
-                pairing.build(monotonic_ns(), RecordIds::new(run, number), truncations.clone()),
+                pairing.build(monotonic_ns(), RecordIds::new(run, number), notes.clone()),
                 &pipeline.sinks,
                 &shared,
                 queue,

@@ -16,7 +16,7 @@ use tap53_records::encode::{
     Batch, Clock, Format, Profile, frame, read_single_object, single_object_header,
 };
 use tap53_sinks::{Named, Sink};
-use tap53_transactions::pair::{self, RecordIds, Truncations};
+use tap53_transactions::pair::{self, RecordIds, SharedNotes};
 
 /// The system's allocator, counting the calls of each thread.
 struct Counting;
@@ -180,7 +180,7 @@ fn require_recorded_without_allocation(format: Format) {
         capacity: 1_024,
         merge_interfaces: true,
     };
-    let table = config.build(0, RecordIds::new([7; 8], 0), Truncations::default());
+    let table = config.build(0, RecordIds::new([7; 8], 0), SharedNotes::default());
     let shared = Shared::new("node-1", Arc::new(Names::of([(3, "eth0".to_owned())])));
     let discard = Arc::new(Discard(format, Published::default()));
     let sink = Named { name: "discard".into(), sink: discard.clone() };

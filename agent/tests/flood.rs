@@ -19,7 +19,7 @@ use tap53_ebpf::record::RecordHeader;
 use tap53_ledger::{Published, SinkCounts};
 use tap53_records::encode::{Batch, Clock, Format};
 use tap53_sinks::{Named, Sink};
-use tap53_transactions::pair::{self, RecordIds, Truncations};
+use tap53_transactions::pair::{self, RecordIds, SharedNotes};
 
 const SPOOFED: u32 = 100_000;
 const HALF_OPEN: u32 = 100_000;
@@ -132,7 +132,7 @@ fn a_flood_costs_records_and_no_memory_and_genuine_pairs_match() {
         capacity: 16_384,
         merge_interfaces: true,
     };
-    let table = config.build(0, RecordIds::new([7; 8], 0), Truncations::default());
+    let table = config.build(0, RecordIds::new([7; 8], 0), SharedNotes::default());
     let sink = Named { name: "keep".into(), sink: keep.clone() };
     let clock = Clock { utc_offset_ns: 0 };
     let mut stages =

@@ -1,6 +1,11 @@
 //! Computes the hash that selects the ring of a packet.
+//!
+//! One worker must see the query and the response of an exchange, and both before and after address
+//! translation: addresses change there, and over UDP the client's port too (masquerade). So a
+//! message over UDP goes by its identifier, which no translation changes. A TCP segment has none;
+//! it goes by the client's port.
 
-use super::{Endpoint, Fragment, Headers};
+use super::{Content, Endpoint, Fragment, Headers, UDP};
 
 /// Multicast DNS (RFC 6762 §3).
 pub const MULTICAST_DNS_PORT: u16 = 5_353;
@@ -19,6 +24,28 @@ pub fn flow_hash(one_end: &Endpoint, other_end: &Endpoint) -> u32 {
     // A sum does not depend on the order, and unlike XOR does not cancel equal endpoints.
     let sum = endpoint_hash(one_end).wrapping_add(endpoint_hash(other_end));
     (fold(sum ^ (sum >> 32)) >> 32) as u32
+}
+
+/// Returns a hash that is equal for a message over UDP and its response, before and after address
+/// translation. Like [`flow_hash`] it has no key.
+#[inline(always)]
+#[must_use]
+pub fn message_hash(source: &Endpoint, destination: &Endpoint, id: u16) -> u32 {
+    // Only between hosts that speak Multicast DNS in full, a response does not repeat the identifier
+    // (RFC 6762 §18.1).
+    if source.port == MULTICAST_DNS_PORT && destination.port == MULTICAST_DNS_PORT {
+        return flow_hash(source, destination);
+    }
+    (fold(u64::from(id) << 40 | 1) >> 32) as u32
+}
+
+/// Returns a hash that is equal for both directions of a TCP connection, and before and after a
+/// translation that keeps the client's port, taken to be the larger one.
+#[inline(always)]
+#[must_use]
+pub fn tcp_hash(source: &Endpoint, destination: &Endpoint) -> u32 {
+    let port = if source.port > destination.port { source.port } else { destination.port };
+    (fold(u64::from(port) << 40) >> 32) as u32
 }
 
 /// Returns a hash that is equal for all fragments of a datagram, from fields that each of them has.
@@ -40,8 +67,8 @@ pub fn datagram_hash(
 }
 
 impl Headers {
-    /// Returns the hash that selects the packet's ring: that of its flow, or of its datagram if
-    /// fragments are captured, since later fragments have no ports.
+    /// Returns the hash that selects the packet's ring: that of its message or connection, or of its
+    /// datagram if fragments are captured, since later fragments have neither.
     #[inline(always)]
     #[must_use]
     pub fn ring_hash(&self, fragments_are_joined: bool) -> u32 {
@@ -52,7 +79,13 @@ impl Headers {
                 self.datagram_protocol(),
                 self.identification,
             ),
-            _ => flow_hash(&self.source, &self.destination),
+            _ => match (self.content, self.transport) {
+                (Content::Dns, UDP) => {
+                    message_hash(&self.source, &self.destination, self.message_id)
+                }
+                (Content::Dns, _) => tcp_hash(&self.source, &self.destination),
+                _ => flow_hash(&self.source, &self.destination),
+            },
         }
     }
 

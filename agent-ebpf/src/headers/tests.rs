@@ -71,6 +71,7 @@ fn a_udp_query_over_ipv4_is_found_with_its_flow() {
             },
             tunnel: record::tunnel::NONE,
             tunnel_id: None,
+            message_id: u16::from_be_bytes(*b"pa"),
         }
     );
 }
@@ -491,6 +492,65 @@ fn a_query_to_a_group_and_its_responses_share_a_hash() {
         let query = flow_hash(&endpoint(asker, port), &endpoint(group, port));
         assert_eq!(query, flow_hash(&endpoint(responder, port), &endpoint(group, port)));
         assert_eq!(query, flow_hash(&endpoint(responder, port), &endpoint(asker, port)));
+    }
+}
+
+#[test]
+fn a_message_keeps_its_ring_through_address_translation() {
+    let hash = |source: Endpoint, destination: Endpoint, transport, id| {
+        let frame = ethernet(&[], &ipv4(UDP, &query()));
+        let headers = parsed(&frame).expect("captured");
+        Headers { transport, source, destination, message_id: id, ..headers }.ring_hash(false)
+    };
+    let [client, masqueraded] = [endpoint(1, 40_000), endpoint(9, 61_234)];
+    let [service, backend] = [endpoint(2, 53), endpoint(3, 5_353)];
+    let query = hash(client, service, UDP, 7);
+    for (source, destination) in [
+        (client, backend),
+        (masqueraded, backend),
+        (masqueraded, service),
+        (backend, masqueraded),
+        (backend, client),
+        (service, client),
+    ] {
+        assert_eq!(hash(source, destination, UDP, 7), query);
+        assert_ne!(hash(source, destination, UDP, 8), query);
+    }
+    let segment = hash(client, service, TCP, 0);
+    assert_eq!(hash(client, backend, TCP, 0), segment);
+    assert_eq!(hash(backend, client, TCP, 0), segment);
+    assert_ne!(hash(endpoint(1, 40_001), backend, TCP, 0), segment);
+}
+
+#[test]
+fn messages_and_connections_spread_evenly_over_rings() {
+    for ring_count in [2_u32, 3, 8] {
+        for step in [1_u16, 2, 256] {
+            let mut of_ring = vec![[0_u32; 2]; ring_count as usize];
+            let count = 65_536_u32 / u32::from(step);
+            for number in 0..count {
+                let value = number as u16 * step;
+                let ends = [endpoint(1, value), endpoint(2, 53)];
+                let by_id = message_hash(&endpoint(1, 40_000), &ends[1], value);
+                of_ring[ring_index(by_id, ring_count) as usize][0] += 1;
+                of_ring[ring_index(tcp_hash(&ends[0], &ends[1]), ring_count) as usize][1] += 1;
+            }
+            let even = count / ring_count;
+            for counts in &of_ring {
+                assert!(
+                    counts.iter().all(|count| count.abs_diff(even) <= even / 5 + 2),
+                    "{ring_count} rings, step {step}: {of_ring:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn the_identifier_of_a_message_that_ends_early_is_zero() {
+    for payload in [&b""[..], b"x"] {
+        let headers = parsed(&ethernet(&[], &ipv4(UDP, &udp(CLIENT_PORT, 53, payload))));
+        assert_eq!(headers.map(|headers| headers.message_id), Ok(0));
     }
 }
 

@@ -37,13 +37,13 @@ use tap53_dns::{Content, Datagram, Flow, Origin, Packet};
 use tap53_ebpf::record::RecordHeader;
 use tap53_ledger::{Evidence, Progress, Published, SinkCounts, Summary, chain::Chains};
 use tap53_records::encode::{
-    Batch, Clock, Encode, Format, Observer, Owner, Portion, Provenance, Record, schema,
+    Batch, Clock, Encode, Format, NodeRole, Observer, Owner, Portion, Provenance, Record, schema,
 };
 use tap53_sinks::{Named, Sink, SummarySink};
 use tap53_transactions::{
     pair::{
-        self, Anomalies, Exchange, Observation, Observed, RecordId, RecordIds, Table, Transaction,
-        Truncations,
+        self, Anomalies, Exchange, Observation, Observed, RecordId, RecordIds, SharedNotes,
+        Sightings, Table, Transaction,
     },
     privacy::Policy,
 };
@@ -121,7 +121,7 @@ fn table() -> Table {
         capacity: 65_536,
         merge_interfaces: true,
     };
-    config.build(0, RecordIds::new([7; 8], 0), Truncations::default())
+    config.build(0, RecordIds::new([7; 8], 0), SharedNotes::default())
 }
 
 fn stages(format: Format, timings: Option<SinkTimings>) -> Stages {
@@ -248,12 +248,13 @@ impl Prepared {
     fn transactions(&self) -> Vec<Transaction<'_>> {
         (0u64..)
             .zip(self.samples.borrow().iter().zip(&self.observed))
-            .map(|(number, (sample, [query, response]))| Transaction {
+            .map(|(number, (sample, [query, response]))| {
+                let (origin, datagram) = datagram(&sample.query);
+                (number, origin.flow(&datagram), query, response)
+            })
+            .map(|(number, flow, query, response)| Transaction {
                 id: RecordId::new([7; 8], 0, number),
-                flow: {
-                    let (origin, datagram) = datagram(&sample.query);
-                    origin.flow(&datagram)
-                },
+                flow,
                 exchange: Exchange::Matched(query, response),
                 query_count: 1,
                 latest_query_ns: query.at_ns,
@@ -261,6 +262,7 @@ impl Prepared {
                 capture_gap: false,
                 related: None,
                 anomalies: Anomalies::NONE,
+                sightings: Sightings::single(&flow),
             })
             .collect()
     }
@@ -303,6 +305,7 @@ fn measure(title: &str, kind: Kind) {
             server: &nobody,
             client_provenance: Provenance::default(),
             server_provenance: Provenance::default(),
+            node_role: NodeRole::Unknown,
             portion: &Portion::ALL,
         })
         .collect();

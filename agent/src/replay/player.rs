@@ -14,7 +14,7 @@ use tap53_ebpf::{counter::Counters, record::RecordHeader};
 use tap53_ledger::{InterfaceCounts, Published, WorkerCounts};
 use tap53_records::encode::{self, Clock};
 use tap53_sinks::Named;
-use tap53_transactions::pair::{RecordIds, Truncations};
+use tap53_transactions::pair::{RecordIds, SharedNotes};
 
 use super::{
     CaptureFile, Error, Frame, Step, file_name,
@@ -318,7 +318,7 @@ impl Player {
         self.control.steps.fetch_add(1, Ordering::Relaxed);
         epoch.flush();
         epoch.stages.expire(epoch.latest_ns);
-        epoch.stages.restart(|ids| pairing(pair).build(at_ns, ids, Truncations::default()));
+        epoch.stages.restart(|ids| pairing(pair).build(at_ns, ids, SharedNotes::default()));
         (epoch.now_ns, epoch.latest_ns) = (at_ns, at_ns);
         epoch.order = Order::default();
     }
@@ -379,7 +379,7 @@ impl Epoch {
             each_message: messages,
             ..Shared::new(&config.node, names)
         };
-        let table = pairing(&config.pair).build(began_ns, ids, Truncations::default());
+        let table = pairing(&config.pair).build(began_ns, ids, SharedNotes::default());
         // Frames have their times in UTC.
         let mut stages = Stages::new(
             table,

@@ -1,9 +1,14 @@
-//! The queue of reassembled datagrams between workers.
+//! The queue of datagrams and messages between workers.
 //!
-//! Only the first fragment of a datagram has ports, so the kernel programs choose the ring of a
-//! fragment by header fields that all fragments share. The worker that has reassembled a datagram
-//! sends it to the worker whose ring has the datagram's flow. Workers share nothing else, and this is
-//! rare.
+//! - Only the first fragment of a datagram has ports, so the kernel programs choose the ring of a
+//!   fragment by header fields that all fragments share. The worker that has reassembled a datagram
+//!   sends it to the worker whose ring has the datagram's messages.
+//! - Segments of UDP GSO may have several messages in one packet, which went to the ring of the
+//!   first. Each message of another worker is sent there.
+//! - A response with a wrong identifier is sent to the worker of the query that it pretends to
+//!   answer.
+//!
+//! All of them are rare.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -16,8 +21,8 @@ use std::{
 };
 
 use tap53_capture::ring::Waker;
-use tap53_dns::{Flow, Origin};
-use tap53_ebpf::headers::{Endpoint, flow_hash, ring_index};
+use tap53_dns::{Flow, Origin, Transport};
+use tap53_ebpf::headers::{Endpoint, message_hash, ring_index, tcp_hash};
 
 /// Maximum number of datagrams queued for one worker; at up to 64 KiB each, 16 MiB.
 pub(crate) const QUEUED: usize = 256;
@@ -36,12 +41,28 @@ pub(super) struct Reassembled {
     pub(super) bytes: Vec<u8>,
 }
 
+/// A message that belongs to another worker; `wire` are its bytes.
+pub(super) struct ForeignMessage {
+    pub(super) origin: Origin,
+    /// The flow from its sender to its receiver.
+    pub(super) sent: Flow,
+    pub(super) wire: Vec<u8>,
+    /// Number of bytes after them that were not captured.
+    pub(super) missing: usize,
+}
+
+/// An item of the queue.
+pub(super) enum Handover {
+    Datagram(Reassembled),
+    Message(ForeignMessage),
+}
+
 /// One worker's queues to and from the other workers.
 pub struct CrossWorkerQueue {
     number: usize,
     /// Senders to the workers, by number; empty when this worker ends.
-    to: Vec<SyncSender<Reassembled>>,
-    from: Receiver<Reassembled>,
+    to: Vec<SyncSender<Handover>>,
+    from: Receiver<Handover>,
     /// Numbers of datagrams queued for the workers, by number; with [`CLOSED`] after the worker has
     /// ended.
     waiting: Arc<[AtomicUsize]>,
@@ -108,26 +129,40 @@ impl CrossWorkerQueue {
         Waiting { number: self.number, waiting: self.waiting.clone() }
     }
 
-    /// Returns the number of the worker that owns a flow, if it is another one.
-    pub(super) fn other_owner_of(&self, flow: &Flow) -> Option<usize> {
-        let workers = u32::try_from(self.to.len()).unwrap_or(u32::MAX);
-        if workers < 2 {
+    /// Returns true if there is only one worker, which owns everything.
+    #[inline]
+    pub(super) fn is_single(&self) -> bool {
+        self.to.len() < 2
+    }
+
+    /// Returns the number of the worker that owns a datagram with this payload, or a message with
+    /// these bytes, if it is another one.
+    pub(super) fn other_owner_of(&self, flow: &Flow, payload: &[u8]) -> Option<usize> {
+        if self.is_single() {
             return None;
         }
-        let hash = flow_hash(&endpoint(flow.client), &endpoint(flow.server));
+        let workers = u32::try_from(self.to.len()).unwrap_or(u32::MAX);
+        let ends = [endpoint(flow.client), endpoint(flow.server)];
+        let hash = match flow.transport {
+            Transport::Udp => {
+                let id = payload.first_chunk().map_or(0, |id| u16::from_be_bytes(*id));
+                message_hash(&ends[0], &ends[1], id)
+            }
+            Transport::Tcp => tcp_hash(&ends[0], &ends[1]),
+        };
         let owner = ring_index(hash, workers) as usize;
         (owner != self.number).then_some(owner)
     }
 
-    /// Sends a datagram to another worker; returns false if its queue is full or closed.
-    pub(super) fn send(&self, worker: usize, reassembled: Reassembled) -> bool {
+    /// Sends an item to another worker; returns false if its queue is full or closed.
+    pub(super) fn send(&self, worker: usize, item: Handover) -> bool {
         let (Some(to), Some(waiting)) = (self.to.get(worker), self.waiting.get(worker)) else {
             return false;
         };
         // Counted first: it may be received before `try_send` returns, and a worker that closes its
         // queue from here on waits for it.
         let is_open = waiting.fetch_add(1, Ordering::Relaxed) & CLOSED == 0;
-        let is_sent = is_open && to.try_send(reassembled).is_ok();
+        let is_sent = is_open && to.try_send(item).is_ok();
         if is_sent {
             self.wakers.get(worker).into_iter().for_each(Waker::wake);
         } else {
@@ -136,12 +171,12 @@ impl CrossWorkerQueue {
         is_sent
     }
 
-    /// Receives a datagram from another worker, without blocking.
-    pub(super) fn receive(&self) -> Option<Reassembled> {
+    /// Receives an item from another worker, without blocking.
+    pub(super) fn receive(&self) -> Option<Handover> {
         // An error means that the queue is empty, or the others have ended.
-        let reassembled = self.from.try_recv().ok()?;
+        let item = self.from.try_recv().ok()?;
         self.count_received();
-        Some(reassembled)
+        Some(item)
     }
 
     fn count_received(&self) {
@@ -158,15 +193,15 @@ impl CrossWorkerQueue {
     /// order. A datagram that was counted before the mark is waited for; a sender that counts one after
     /// it sees the mark, and counts its datagram as not handed over. The wait is short, since a sender
     /// does not block in between.
-    pub(super) fn end(mut self, mut each: impl FnMut(Reassembled)) {
+    pub(super) fn end(mut self, mut each: impl FnMut(Handover)) {
         self.to.clear();
         loop {
             // Read first: datagrams that were sent before it was set are received.
             let is_released = self.released.load(Ordering::Acquire);
             match self.from.recv_timeout(RELEASE_POLL_INTERVAL) {
-                Ok(reassembled) => {
+                Ok(item) => {
                     self.count_received();
-                    each(reassembled);
+                    each(item);
                 }
                 Err(RecvTimeoutError::Timeout) if !is_released => {}
                 Err(RecvTimeoutError::Timeout) if self.close() == 0 => break,
@@ -222,27 +257,43 @@ mod tests {
         }
     }
 
-    fn reassembled(number: u8) -> Reassembled {
+    fn reassembled(number: u8) -> Handover {
         let origin = build::origin(0, 1, [192, 0, 2, 1], [192, 0, 2, 2]);
-        Reassembled { origin, protocol: headers::UDP, bytes: vec![number] }
+        Handover::Datagram(Reassembled { origin, protocol: headers::UDP, bytes: vec![number] })
+    }
+
+    fn bytes(item: Handover) -> Vec<u8> {
+        match item {
+            Handover::Datagram(datagram) => datagram.bytes,
+            Handover::Message(message) => message.wire,
+        }
     }
 
     #[test]
-    fn both_directions_of_a_flow_have_one_owner_which_is_the_kernels() {
+    fn query_and_response_have_one_owner_before_and_after_translation() {
         let queues = CrossWorkerQueue::between(4, &Arc::default());
-        let mut counts = [0; 4];
-        for port in 1..1_000 {
+        let mut counts = [[0; 4]; 2];
+        for number in 1..1_000_u16 {
             for v6 in [false, true] {
-                let there = flow(port, v6);
-                let back = Flow { client: there.server, server: there.client, ..there };
-                let owner = queues[0].other_owner_of(&there);
-                assert_eq!(owner, queues[0].other_owner_of(&back));
-                counts[owner.unwrap_or(0)] += 1;
-                assert!(queues[owner.unwrap_or(0)].other_owner_of(&there).is_none());
+                for transport in [Transport::Udp, Transport::Tcp] {
+                    let there = Flow { transport, ..flow(20_000 + number, v6) };
+                    let back = Flow { client: there.server, server: there.client, ..there };
+                    let backend: SocketAddr = ([10, 1, 1, 1], 5_353).into();
+                    let translated = Flow { server: backend, ..there };
+                    let wire = number.to_be_bytes();
+                    let owner = queues[0].other_owner_of(&there, &wire);
+                    for flow in [back, translated] {
+                        assert_eq!(queues[0].other_owner_of(&flow, &wire), owner);
+                    }
+                    counts[transport as usize][owner.unwrap_or(0)] += 1;
+                    let owner = &queues[owner.unwrap_or(0)];
+                    assert!(owner.other_owner_of(&there, &wire).is_none());
+                }
             }
         }
-        assert!(counts.iter().all(|count| *count > 300), "{counts:?}");
-        assert!(CrossWorkerQueue::single_worker().other_owner_of(&flow(1, false)).is_none());
+        assert!(counts.iter().flatten().all(|count| *count > 300), "{counts:?}");
+        let single = CrossWorkerQueue::single_worker();
+        assert!(single.other_owner_of(&flow(1, false), b"id").is_none());
     }
 
     #[test]
@@ -253,14 +304,14 @@ mod tests {
                 .ok()
                 .unwrap();
         assert!(one.send(1, reassembled(1)));
-        assert_eq!(other.receive().map(|reassembled| reassembled.bytes), Some(vec![1]));
+        assert_eq!(other.receive().map(bytes), Some(vec![1]));
         assert!(other.receive().is_none());
         assert!(one.send(1, reassembled(2)));
         one.end(|_| panic!("nothing was sent here"));
         // `one` has ended, so its queue refuses.
         assert!(!other.send(0, reassembled(3)));
         let mut last = Vec::new();
-        other.end(|reassembled| last.push(reassembled.bytes));
+        other.end(|reassembled| last.push(bytes(reassembled)));
         assert_eq!(last, [vec![2]]);
     }
 
@@ -274,7 +325,7 @@ mod tests {
         assert!(other.send(0, reassembled(1)));
         let (to, from) = sync_channel(2);
         let ending = std::thread::spawn(move || {
-            one.end(|reassembled| to.send(reassembled.bytes).unwrap());
+            one.end(|reassembled| to.send(bytes(reassembled)).unwrap());
         });
         assert_eq!(from.recv().unwrap(), [1]);
         assert!(other.send(0, reassembled(2)));
@@ -297,7 +348,7 @@ mod tests {
         other.waiting[0].fetch_add(1, Ordering::Relaxed);
         let ending = std::thread::spawn(move || {
             let mut received = Vec::new();
-            one.end(|reassembled| received.push(reassembled.bytes));
+            one.end(|reassembled| received.push(bytes(reassembled)));
             received
         });
         let deadline = Instant::now() + Duration::from_secs(10);

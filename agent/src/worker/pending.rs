@@ -15,7 +15,9 @@ use std::{collections::VecDeque, net::IpAddr};
 
 use tap53_dns::Flow;
 use tap53_ebpf::record::Sender;
-use tap53_transactions::pair::{Anomalies, Exchange, Observation, RecordId, Related, Transaction};
+use tap53_transactions::pair::{
+    Anomalies, Exchange, Observation, RecordId, Related, Sightings, Transaction,
+};
 
 /// Maximum number of pending transactions.
 const MAX_PENDING: usize = 1_024;
@@ -49,6 +51,7 @@ pub(super) struct Pending {
     capture_gap: bool,
     related: Option<Related>,
     anomalies: Anomalies,
+    sightings: Sightings,
     /// Deadline, by CLOCK_MONOTONIC as the messages' times.
     until_ns: u64,
 }
@@ -86,6 +89,7 @@ impl PendingAttribution {
             capture_gap: transaction.capture_gap,
             related: transaction.related,
             anomalies: transaction.anomalies,
+            sightings: transaction.sightings,
             until_ns,
         });
         true
@@ -140,6 +144,7 @@ impl Pending {
             capture_gap: self.capture_gap,
             related: self.related,
             anomalies: self.anomalies,
+            sightings: self.sightings,
         })
     }
 }

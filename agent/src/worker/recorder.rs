@@ -8,8 +8,10 @@ use tap53_base::amount::Amount;
 use tap53_capture::interfaces::Names;
 use tap53_dns::Flow;
 use tap53_ebpf::record::Sender;
-use tap53_ledger::{EndpointCounts, Published, SinkLoss, WorkerCounts, chain::Chain};
-use tap53_records::encode::{self, Batch, Clock, Encode, Observer, Portion, Profile, Record};
+use tap53_ledger::{EndpointCounts, MessageLoss, Published, SinkLoss, WorkerCounts, chain::Chain};
+use tap53_records::encode::{
+    self, Batch, Clock, Encode, NodeRole, NodeTag, Observer, Portion, Profile, Record,
+};
 use tap53_sinks::Named;
 use tap53_transactions::{
     filter::FilterReason,
@@ -30,6 +32,7 @@ const BATCH_BYTES: usize = 1 << 20;
 /// Creates records and encodes them for each sink.
 pub(super) struct Recorder {
     node: Arc<str>,
+    node_tag: NodeTag,
     /// Run and worker of these records.
     ids: RecordIds,
     /// Observers by ifindex, one for each name of the interface, the oldest first, with the time from
@@ -98,6 +101,7 @@ impl Recorder {
             .collect::<Result<_, encode::Error>>()?;
         let mut recorder = Self {
             node: shared.node.clone(),
+            node_tag: NodeTag::of(&shared.node),
             ids,
             observers: HashMap::new(),
             names: shared.interfaces.clone(),
@@ -158,6 +162,8 @@ impl Recorder {
     /// Records a transaction, unless the filter excludes it. If an owner may become known shortly, the
     /// transaction is recorded later.
     pub(super) fn record(&mut self, transaction: &Transaction<'_>, counts: &mut WorkerCounts) {
+        let copies = transaction.sightings.messages;
+        counts.messages_lost[MessageLoss::Copy as usize] += u64::from(copies);
         self.record_or_defer(transaction, true, counts);
     }
 
@@ -213,8 +219,10 @@ impl Recorder {
         let began_us = self.clock.utc_us(began_ns);
         let sender = |seen: Option<&Observation>| seen.map_or(Sender::UNKNOWN, |seen| seen.sender);
         let [query, response] = [sender(transaction.query()), sender(transaction.response())];
+        let sightings = &transaction.sightings;
+        let response = if response.is_known() { response } else { sightings.responder };
         let client = self.owners.endpoint(flow.client.ip(), began_us, query);
-        let server = self.owners.endpoint(flow.server.ip(), began_us, response);
+        let server = server(&self.owners, transaction, began_us, response);
         if may_defer
             && (self.owners.awaits(client.owner, flow.client.ip())
                 || self.owners.awaits(server.owner, flow.server.ip()))
@@ -222,6 +230,10 @@ impl Recorder {
         {
             return;
         }
+        let node_role = NodeRole::of(
+            if query.is_known() { Some(true) } else { client.owner.is_on(self.node_tag) },
+            if response.is_known() { Some(true) } else { server.owner.is_on(self.node_tag) },
+        );
         counts.records_created += 1;
         counts.messages_in_records += u64::from(transaction.messages());
         counts.records_numbered += 1;
@@ -251,6 +263,7 @@ impl Recorder {
             server: server.owner,
             client_provenance: client.provenance,
             server_provenance: server.provenance,
+            node_role,
             portion: &Portion::ALL,
         }
         .within_as(self.profile, self.max_bytes, &mut portion);
@@ -328,6 +341,25 @@ impl Recorder {
         });
         outputs.iter_mut().for_each(Output::deliver);
     }
+}
+
+/// Returns the server that a record names: the backend of a service, if this node knows it.
+#[inline]
+fn server<'a>(
+    owners: &'a Reader,
+    transaction: &Transaction<'_>,
+    began_us: i64,
+    responder: Sender,
+) -> Endpoint<'a> {
+    let addressed = transaction.flow.server.ip();
+    let answering = transaction.sightings.server.ip();
+    if answering != addressed {
+        let backend = owners.endpoint(answering, began_us, responder);
+        if backend.owner.is_host() {
+            return backend;
+        }
+    }
+    owners.endpoint(addressed, began_us, responder)
 }
 
 /// Counts how an endpoint of a record is known.

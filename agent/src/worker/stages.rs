@@ -18,13 +18,12 @@ use tap53_transactions::pair::{Observation, Observed, Point, RecordIds, Table};
 
 use super::{
     Recorder, Shared,
-    cross_worker::{CrossWorkerQueue, Reassembled, Waiting},
+    cross_worker::{CrossWorkerQueue, ForeignMessage, Handover, Reassembled, Waiting},
 };
 
 /// All stages after the ring or the capture file: packet to record.
 pub struct Stages {
     fragments: Fragments,
-    queue: CrossWorkerQueue,
     datagrams: Datagrams,
     published: Published<WorkerCounts>,
 }
@@ -35,9 +34,19 @@ struct Datagrams {
     pairing: Pairing,
 }
 
+/// Whether a message may still be handed over to another worker.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ownership {
+    /// It came from this worker's ring.
+    Open,
+    /// Another worker handed it over, or refused it.
+    Final,
+}
+
 /// Message to record.
 struct Pairing {
     table: Table,
+    queue: CrossWorkerQueue,
     interfaces: Arc<Names>,
     /// Version of `interfaces` that `table` has.
     interfaces_version: u64,
@@ -69,6 +78,7 @@ impl Stages {
         let pairing = Pairing {
             recorder: Recorder::new(sinks, shared, table.ids(), clock, published.clone())?,
             table,
+            queue,
             interfaces: shared.interfaces.clone(),
             interfaces_version: 0,
             counts: WorkerCounts::default(),
@@ -80,7 +90,6 @@ impl Stages {
         };
         Ok(Self {
             fragments: fragments::Config::default().build(),
-            queue,
             datagrams: Datagrams { streams: stream::Config::default().build(), pairing },
             published,
         })
@@ -94,7 +103,7 @@ impl Stages {
 
     /// Returns a view of the number of datagrams that other workers have queued for this one.
     pub(super) fn datagrams_waiting(&self) -> Waiting {
-        self.queue.waiting()
+        self.datagrams.pairing.queue.waiting()
     }
 
     /// Begins a batch: sets the clock that converts capture times to UTC, and refreshes attribution,
@@ -159,18 +168,18 @@ impl Stages {
             Content::Fragment(part) => part,
         };
         self.datagrams.pairing.counts.packets_in_fragments += 1;
-        let Self { fragments, queue, datagrams, .. } = self;
+        let Self { fragments, datagrams, .. } = self;
         fragments.fragment(&packet.origin, part, |event| match event {
             FragmentEvent::Datagram { origin, protocol, bytes } => {
-                let datagram = Datagram::after_extensions(protocol, bytes);
-                let owner = datagram
-                    .ok()
-                    .and_then(|datagram| queue.other_owner_of(&origin.flow(&datagram)));
+                let queue = &datagrams.pairing.queue;
+                let owner = Datagram::after_extensions(protocol, bytes).ok().and_then(|datagram| {
+                    queue.other_owner_of(&origin.flow(&datagram), datagram.payload)
+                });
                 let Some(worker) = owner else {
                     return datagrams.reassembled(&origin, protocol, bytes);
                 };
                 let reassembled = Reassembled { origin, protocol, bytes: bytes.to_vec() };
-                if !queue.send(worker, reassembled) {
+                if !queue.send(worker, Handover::Datagram(reassembled)) {
                     datagrams.pairing.counts.datagrams_not_handed_over += 1;
                 }
             }
@@ -179,10 +188,10 @@ impl Stages {
         Ok(())
     }
 
-    /// Processes the datagrams that other workers have reassembled for this one.
+    /// Processes what other workers have handed over to this one.
     pub(super) fn receive(&mut self) {
-        while let Some(Reassembled { origin, protocol, bytes }) = self.queue.receive() {
-            self.datagrams.reassembled(&origin, protocol, &bytes);
+        while let Some(item) = self.datagrams.pairing.queue.receive() {
+            self.datagrams.handed_over(item);
         }
     }
 
@@ -224,10 +233,9 @@ impl Stages {
 
     /// Ends capture: queries that still wait for a response are recorded without one.
     pub fn finish(mut self) {
-        let queue = std::mem::replace(&mut self.queue, CrossWorkerQueue::single_worker());
-        queue.end(|Reassembled { origin, protocol, bytes }| {
-            self.datagrams.reassembled(&origin, protocol, &bytes);
-        });
+        let queue = &mut self.datagrams.pairing.queue;
+        let queue = std::mem::replace(queue, CrossWorkerQueue::single_worker());
+        queue.end(|item| self.datagrams.handed_over(item));
         self.drain();
         self.deliver();
     }
@@ -259,6 +267,18 @@ impl Stages {
 }
 
 impl Datagrams {
+    /// Processes what another worker has handed over.
+    fn handed_over(&mut self, item: Handover) {
+        match item {
+            Handover::Datagram(Reassembled { origin, protocol, bytes }) => {
+                self.reassembled(&origin, protocol, &bytes);
+            }
+            Handover::Message(ForeignMessage { origin, sent, wire, missing }) => {
+                self.pairing.message(&origin, &sent, &wire, missing, Ownership::Final);
+            }
+        }
+    }
+
     /// Processes a datagram that was reassembled from fragments.
     fn reassembled(&mut self, origin: &Origin, protocol: u8, bytes: &[u8]) {
         self.pairing.counts.datagrams_taken += 1;
@@ -283,9 +303,10 @@ impl Datagrams {
                 if payload.len() < Message::HEADER_SIZE {
                     return Err(PacketLoss::ShorterThanHeader);
                 }
-                let size = if gso_size == 0 { payload.len() } else { gso_size.into() };
-                for wire in payload.chunks(size) {
-                    pairing.message(origin, &flow, wire, missing);
+                if gso_size == 0 {
+                    pairing.message(origin, &flow, payload, missing, Ownership::Open);
+                } else {
+                    pairing.segments(origin, &flow, payload.chunks(gso_size.into()));
                 }
             }
             TransportHeader::Tcp { sequence, acknowledgement, flags } => {
@@ -327,7 +348,8 @@ impl Pairing {
     fn stream_event(&mut self, event: StreamEvent<'_, Origin>) {
         match event {
             StreamEvent::Message { flow, context, at_ns, message } => {
-                self.message(&Origin { captured_at_ns: at_ns, ..context }, &flow, message, 0);
+                let origin = Origin { captured_at_ns: at_ns, ..context };
+                self.message(&origin, &flow, message, 0, Ownership::Open);
             }
             StreamEvent::Loss { flow, at_ns, reason: StreamLoss::Conflict, .. } => {
                 self.table.note_conflict(flow, at_ns);
@@ -358,8 +380,47 @@ impl Pairing {
         }
     }
 
+    /// Processes the messages of a packet with several, which went to the ring of the first.
+    #[cold]
+    fn segments<'a>(
+        &mut self,
+        origin: &Origin,
+        sent: &Flow,
+        messages: impl Iterator<Item = &'a [u8]>,
+    ) {
+        for wire in messages {
+            let owner = self.queue.other_owner_of(sent, wire);
+            if owner.is_some_and(|worker| self.hand_over(worker, origin, sent, wire, 0)) {
+                continue;
+            }
+            self.message(origin, sent, wire, 0, Ownership::Open);
+        }
+    }
+
+    /// Sends a message to another worker. If its queue is full or closed, returns false: the message
+    /// is then processed here, where it may find no partner.
+    #[cold]
+    fn hand_over(
+        &self,
+        worker: usize,
+        origin: &Origin,
+        sent: &Flow,
+        wire: &[u8],
+        missing: usize,
+    ) -> bool {
+        let message = ForeignMessage { origin: *origin, sent: *sent, wire: wire.to_vec(), missing };
+        self.queue.send(worker, Handover::Message(message))
+    }
+
     /// Processes a message that was `sent` along a flow; `missing` bytes after `wire` were not captured.
-    fn message(&mut self, origin: &Origin, sent: &Flow, wire: &[u8], missing: usize) {
+    fn message(
+        &mut self,
+        origin: &Origin,
+        sent: &Flow,
+        wire: &[u8],
+        missing: usize,
+        ownership: Ownership,
+    ) {
         // QR, RFC 1035 §4.1.1.
         let response = wire.get(2).is_some_and(|flags| flags & 0x80 != 0);
         // Assembled field by field: a load of the whole would stall on the stores of its parts.
@@ -374,6 +435,7 @@ impl Pairing {
         self.counts.messages_decoded += 1;
         let id = wire.first_chunk().map_or(0, |id| u16::from_be_bytes(*id));
         let key = self.table.key(flow, id);
+        let key = if ownership == Ownership::Final { key.final_here() } else { key };
         if !seen.message.read(wire) {
             self.counts.messages_lost[MessageLoss::ShorterThanHeader as usize] += 1;
             return;
@@ -415,7 +477,17 @@ impl Pairing {
                     self.recorder.record(&transaction, &mut self.counts);
                 }
             }
-            Observed::Repeated => {}
+            Observed::Repeated | Observed::Held => {}
+            Observed::Elsewhere(worker) => {
+                // It is counted where it is processed.
+                self.counts.messages_decoded -= 1;
+                if status != ParseStatus::Ok {
+                    self.counts.messages_flawed[status as usize] -= 1;
+                }
+                if !self.hand_over(worker.into(), origin, sent, wire, missing) {
+                    self.message(origin, sent, wire, missing, Ownership::Final);
+                }
+            }
             Observed::Copy => self.counts.messages_lost[MessageLoss::Copy as usize] += 1,
             Observed::Done(transaction) => {
                 self.recorder.record(&transaction, &mut self.counts);

@@ -19,7 +19,7 @@ use tap53_ebpf::{
 use tap53_ledger::{InterfaceCounts, Ledger, Published, SinkCounts, Sources, WorkerCounts};
 use tap53_records::encode::{Batch, Clock, Format, schema};
 use tap53_sinks::{Named, Sink};
-use tap53_transactions::pair::{Config, RecordIds, Truncations};
+use tap53_transactions::pair::{Config, RecordIds, SharedNotes};
 
 use super::record::{MAX_RECORD_BYTES, limit};
 
@@ -106,7 +106,7 @@ impl Path {
             capacity: CAPACITY,
             merge_interfaces: true,
         };
-        let table = table.build(0, RecordIds::new([1; 8], 0), Truncations::default());
+        let table = table.build(0, RecordIds::new([1; 8], 0), SharedNotes::default());
         let stages = Stages::new(
             table,
             &sinks,

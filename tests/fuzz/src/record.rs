@@ -4,10 +4,11 @@ use std::cell::RefCell;
 
 use tap53_dns::{Flow, Message, Transport};
 use tap53_records::encode::{
-    Clock, Encode, Format, LEAST_MAX_BYTES, Observer, Owner, Portion, Profile, Provenance, Record,
+    Clock, Encode, Format, LEAST_MAX_BYTES, NodeRole, Observer, Owner, Portion, Profile,
+    Provenance, Record,
 };
 use tap53_transactions::{
-    pair::{Anomalies, Exchange, Observation, RecordId, RecordIds, Transaction},
+    pair::{Anomalies, Exchange, Observation, RecordId, RecordIds, Sightings, Transaction},
     privacy::Policy,
 };
 
@@ -58,15 +59,16 @@ pub(crate) fn require_bounded(message: &Message, wire: &[u8]) {
     }
     let seen =
         Observation { message: message.clone(), wire: wire.to_vec(), ..Observation::default() };
+    let flow = Flow {
+        transport: Transport::Tcp,
+        client: ([192, 0, 2, 1], 4_000).into(),
+        server: ([192, 0, 2, 2], 53).into(),
+        tunnel: None,
+        ifindex: 1,
+    };
     let transaction = Transaction {
         id: RecordId::new([1; 8], 0, 1),
-        flow: Flow {
-            transport: Transport::Tcp,
-            client: ([192, 0, 2, 1], 4_000).into(),
-            server: ([192, 0, 2, 2], 53).into(),
-            tunnel: None,
-            ifindex: 1,
-        },
+        flow,
         exchange: match message.response {
             true => Exchange::Response(&seen),
             false => Exchange::Query(&seen),
@@ -77,6 +79,7 @@ pub(crate) fn require_bounded(message: &Message, wire: &[u8]) {
         capture_gap: false,
         related: None,
         anomalies: Anomalies::NONE,
+        sightings: Sightings::single(&flow),
     };
     SURROUNDINGS.with(|(observer, owner, policy)| {
         let mut portions = [Portion::ALL; 2];
@@ -92,6 +95,7 @@ pub(crate) fn require_bounded(message: &Message, wire: &[u8]) {
             server: owner,
             client_provenance: Provenance::default(),
             server_provenance: Provenance::default(),
+            node_role: NodeRole::Unknown,
             portion: &Portion::ALL,
         };
         let [full, flat] = &mut portions;

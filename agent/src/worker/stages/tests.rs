@@ -15,7 +15,7 @@ use tap53_transactions::{
         FilterReason,
         config::{FilterConfig, Lists},
     },
-    pair::{self, RecordIds, Truncations},
+    pair::{self, RecordIds, SharedNotes},
     privacy::config::PrivacyConfig,
 };
 
@@ -70,7 +70,7 @@ fn stages_named(wire_bytes: bool, filter: FilterConfig, owners: Directory) -> (S
         capacity: 8,
         merge_interfaces: true,
     };
-    let table = table.build(0, RecordIds::new([1; 8], 0), Truncations::default());
+    let table = table.build(0, RecordIds::new([1; 8], 0), SharedNotes::default());
     let sink = Named { name: "keep".into(), sink: keep.clone() };
     (
         Stages::new(
@@ -462,7 +462,7 @@ fn the_ledger_balances_at_every_step_of_a_slow_sink_even_within_a_batch() {
             capacity: 8_192,
             merge_interfaces: true,
         };
-        let table = table.build(0, RecordIds::new([1; 8], 0), Truncations::default());
+        let table = table.build(0, RecordIds::new([1; 8], 0), SharedNotes::default());
         let clock = Clock { utc_offset_ns: 0 };
         let mut stages =
             Stages::new(table, &sinks, &shared, CrossWorkerQueue::single_worker(), clock).unwrap();

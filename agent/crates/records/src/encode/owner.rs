@@ -2,6 +2,8 @@
 
 use std::{
     collections::BTreeMap,
+    hash::{DefaultHasher, Hasher as _},
+    num::NonZeroU64,
     sync::{Arc, OnceLock},
 };
 
@@ -81,8 +83,27 @@ pub struct Owner {
     /// The encoded fields of either side, of which only the names differ. They are stored apart
     /// from the identity, so that an Avro record is written without reading it: with many owners
     /// nearly every read is one of cold memory.
+    ///
+    /// The last octets are the [`NodeTag`] of its node, or zero, for the same reason.
     encoded: Arc<[u8]>,
     known: Arc<KnownOwner>,
+}
+
+/// Stands for the name of a node within this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeTag(NonZeroU64);
+
+/// Size of a tag in octets.
+const TAG: usize = size_of::<NodeTag>();
+
+impl NodeTag {
+    /// Returns the tag of the node with this name.
+    #[must_use]
+    pub fn of(name: &str) -> Self {
+        let mut hash = DefaultHasher::new();
+        hash.write(name.as_bytes());
+        Self(NonZeroU64::MIN.saturating_add(hash.finish()))
+    }
 }
 
 /// An identity, and its fields in the flat profile once they are needed: most agents never need
@@ -112,10 +133,12 @@ impl Owner {
     pub fn new(mut identity: Identity) -> Self {
         identity.shorten_names();
         let mut encoded = encoded_fields(&identity);
-        if encoded.len() > Self::MAX_BYTES {
+        if encoded.len() + TAG > Self::MAX_BYTES {
             identity.labels = None;
             encoded = encoded_fields(&identity);
         }
+        let node = identity.node_name.as_deref().map_or(0, |name| NodeTag::of(name).0.get());
+        encoded.extend_from_slice(&node.to_ne_bytes());
         let known = KnownOwner { flat: OnceLock::new(), identity };
         Self { encoded: encoded.into(), known: Arc::new(known) }
     }
@@ -126,11 +149,43 @@ impl Owner {
         &self.known.identity
     }
 
+    /// Returns true if it is on this node, false if it is elsewhere; `None` if that is not known.
+    #[inline]
+    #[must_use]
+    pub fn is_on(&self, node: NodeTag) -> Option<bool> {
+        if self.is_of(&[Attribution::External]) {
+            return Some(false);
+        }
+        let own = NonZeroU64::new(u64::from_ne_bytes(*self.encoded.last_chunk()?))?;
+        Some(NodeTag(own) == node)
+    }
+
+    /// Returns true if it is a pod.
+    #[inline]
+    #[must_use]
+    pub fn is_pod(&self) -> bool {
+        self.is_of(&[Attribution::Pod])
+    }
+
+    /// Returns true if it is a pod or a node.
+    #[inline]
+    #[must_use]
+    pub fn is_host(&self) -> bool {
+        self.is_of(&[Attribution::Pod, Attribution::Node, Attribution::AmbiguousHostNetwork])
+    }
+
+    /// Returns true if it is of one of these kinds: its first field in Avro.
+    #[inline]
+    fn is_of(&self, kinds: &[Attribution]) -> bool {
+        let first = self.encoded.first();
+        kinds.iter().any(|kind| first == Some(&((*kind as u8) << 1)))
+    }
+
     /// Returns its fields in Avro.
     #[inline(always)]
     pub fn encoded(&self, profile: Profile) -> &[u8] {
         match profile {
-            Profile::Full => &self.encoded,
+            Profile::Full => &self.encoded[..self.encoded.len() - TAG],
             Profile::Flat => self.known.flat.get_or_init(|| {
                 encoded_fields(&FlatIdentity(&self.known.identity)).into_boxed_slice()
             }),

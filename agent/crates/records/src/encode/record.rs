@@ -1,5 +1,7 @@
 //! The record: a transaction with all of its context.
 
+use std::net::SocketAddr;
+
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 use tap53_dns::{Answer, Edns, ParseStatus, frames};
 use tap53_ebpf::settings::Direction;
@@ -9,7 +11,7 @@ use tap53_transactions::{
 };
 
 use super::{
-    Observer, Owner, Portion, Provenance,
+    NodeRole, Observer, Owner, Portion, Provenance,
     binary::{Binary, Buffer, Encodable},
     domain::registrable_domain,
     fields::{Fields, Named},
@@ -23,7 +25,7 @@ use super::{
 pub const SCHEMA_VERSION: i32 = 5;
 
 /// Number of fields of the record; a test compares it with the schema.
-const FIELDS: usize = 129;
+const FIELDS: usize = 137;
 
 /// Converts CLOCK_MONOTONIC, which the kernel timestamps packets with, to UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +70,8 @@ pub struct Record<'a> {
     pub client_provenance: Provenance<'a>,
     /// Evidence for the server.
     pub server_provenance: Provenance<'a>,
+    /// The place of this node on the transaction's path.
+    pub node_role: NodeRole,
     /// The part of the transaction that is written; see [`Record::within`].
     pub portion: &'a Portion,
 }
@@ -190,6 +194,7 @@ impl<'a> Record<'a> {
         let server = policy.address(Side::Server, flow.server.ip());
         f.field("server_address", Address::from(server))?;
         f.field("server_port", flow.server.port())?;
+        self.path_fields(f)?;
         f.field("query_size", query.map(|seen| int(seen.message.size)))?;
         f.field("response_size", response.map(|seen| int(seen.message.size)))?;
         f.field("query_hop_limit", query.map(|seen| seen.hop_limit))?;
@@ -247,6 +252,24 @@ impl<'a> Record<'a> {
         f.field("query_wire", query.filter(|_| portion.query.wire).and_then(wire))?;
         f.field("response_wire", response.filter(|_| portion.response.wire).and_then(wire))?;
         f.field("wire_omitted", int(portion.omitted.wires))
+    }
+
+    /// Passes what is known about the path: address translation, and the place of this node.
+    #[inline(always)]
+    fn path_fields<F: Fields>(&self, f: &mut F) -> Result<(), F::Error> {
+        let Transaction { flow, sightings, .. } = self.transaction;
+        let shown = |side, end: Option<SocketAddr>| {
+            end.map(|end| Address::from(self.policy.address(side, end.ip())))
+        };
+        let (backend, translated) = (sightings.backend(flow), sightings.translated_client(flow));
+        f.field("backend_address", shown(Side::Server, backend))?;
+        f.field("backend_port", backend.map(|end| end.port()))?;
+        f.field("translated_client_address", shown(Side::Client, translated))?;
+        f.field("translated_client_port", translated.map(|end| end.port()))?;
+        f.field("nat", Symbol::of_nat(sightings.nat))?;
+        f.field("sighting_count", int(sightings.count))?;
+        f.field("exchange_id", self.policy.exchange_id(self.transaction))?;
+        f.field("observation", Symbol::of_node_role(self.node_role))
     }
 
     /// Passes the question. That of a response replaces that of a query that was not captured.

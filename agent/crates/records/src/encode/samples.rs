@@ -3,11 +3,14 @@
 use tap53_dns::{Flow, Transport, build::Build};
 use tap53_ebpf::{record::Sender, settings::Direction};
 use tap53_transactions::{
-    pair::{Anomalies, Anomaly, Exchange, Observation, Point, RecordId, RecordIds, Transaction},
+    pair::{
+        Anomalies, Anomaly, Exchange, Nat, Observation, Point, RecordId, RecordIds, Sightings,
+        Transaction,
+    },
     privacy::Policy,
 };
 
-use super::{Clock, Observer, Owner, OwnerSource, Portion, Provenance, Record};
+use super::{Clock, NodeRole, Observer, Owner, OwnerSource, Portion, Provenance, Record};
 
 /// Names of the samples.
 pub const NAMES: [&str; 3] = ["matched", "unanswered", "response"];
@@ -74,6 +77,17 @@ pub fn with_record<T>(name: &str, each: impl FnOnce(&Record<'_>) -> T) -> T {
             }
             _ => Anomalies::NONE,
         },
+        sightings: match name {
+            "unanswered" => Sightings {
+                nat: Nat::Both,
+                client: ([198, 51, 100, 1], 61_234).into(),
+                server: ([203, 0, 113, 53], 5_353).into(),
+                count: 2,
+                messages: 1,
+                ..Sightings::single(&flow)
+            },
+            _ => Sightings::single(&flow),
+        },
     };
     each(&Record {
         observer: &Observer::new("node-1", "eth0", RecordIds::new([7; 8], 1)),
@@ -98,6 +112,10 @@ pub fn with_record<T>(name: &str, each: impl FnOnce(&Record<'_>) -> T) -> T {
         server_provenance: Provenance {
             source: Some(OwnerSource::Address),
             ..Provenance::default()
+        },
+        node_role: match name {
+            "matched" => NodeRole::ClientNode,
+            _ => NodeRole::Unknown,
         },
         portion: &Portion::ALL,
     })

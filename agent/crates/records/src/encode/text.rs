@@ -7,7 +7,7 @@ use std::{
 
 use tap53_dns::{ParseStatus, Transport, Tunnel, opcode_name, rcode_name, type_name};
 use tap53_transactions::{
-    pair::{Outcome, Relation},
+    pair::{Nat, Outcome, Relation, Transaction},
     privacy::{ShownAddress, Side},
 };
 
@@ -129,6 +129,23 @@ fn write_answers(record: &Record<'_>, out: &mut Vec<u8>) -> io::Result<()> {
     if more > 0 { write!(out, ", +{more}") } else { Ok(()) }
 }
 
+/// Writes what address translation changed.
+fn write_translation(record: &Record<'_>, out: &mut Vec<u8>) -> io::Result<()> {
+    let Transaction { flow, sightings, .. } = record.transaction;
+    let shown =
+        |side, end: SocketAddr| endpoint(&record.policy.address(side, end.ip()), Some(end.port()));
+    if let Some(backend) = sightings.backend(flow) {
+        write!(out, "  [backend {}]", shown(Side::Server, backend))?;
+    }
+    if let Some(client) = sightings.translated_client(flow) {
+        write!(out, "  [client translated to {}]", shown(Side::Client, client))?;
+    }
+    if sightings.nat == Nat::Undecided {
+        write!(out, "  [address translation undecided]")?;
+    }
+    Ok(())
+}
+
 /// Writes unusual properties, each in brackets.
 fn write_notes(record: &Record<'_>, out: &mut Vec<u8>) -> io::Result<()> {
     let transaction = record.transaction;
@@ -165,6 +182,7 @@ fn write_notes(record: &Record<'_>, out: &mut Vec<u8>) -> io::Result<()> {
         Some(Relation::RetriedOverTcp) => write!(out, "  [asked again over TCP]")?,
         Some(Relation::WrongId) => write!(out, "  [wrong identifier for a query]")?,
         Some(Relation::WrongServer) => write!(out, "  [not who a query went to]")?,
+        Some(Relation::Translated) => write!(out, "  [seen on one side of address translation]")?,
         None if transaction.outcome() == Outcome::UnmatchedResponse => {
             write!(out, "  [query not seen]")?;
         }
@@ -181,6 +199,7 @@ fn write_notes(record: &Record<'_>, out: &mut Vec<u8>) -> io::Result<()> {
         1 => write!(out, "  [1 copy]")?,
         copies => write!(out, "  [{copies} copies]")?,
     }
+    write_translation(record, out)?;
     if transaction.capture_gap {
         write!(out, "  [capture gap]")?;
     }
@@ -244,7 +263,8 @@ mod tests {
     fn unusual_properties_are_noted() {
         assert!(line("unanswered").contains("UNANSWERED"));
         assert!(line("unanswered").ends_with(
-            "[asked 2 times]  [capture gap]  [FORGED_RESPONSE_SEEN!]  [TCP_CONFLICT!]\n"
+            "[asked 2 times]  [backend 203.0.113.53:5353]  [client translated to \
+             198.51.100.1:61234]  [capture gap]  [FORGED_RESPONSE_SEEN!]  [TCP_CONFLICT!]\n"
         ));
         assert!(line("response").ends_with("[query not seen]\n"), "{:?}", line("response"));
     }

@@ -9,12 +9,12 @@ use serde::{
 use tap53_dns::{Answer, ClientSubnet, ParseStatus, Question, Transport};
 use tap53_ebpf::settings::Direction;
 use tap53_transactions::{
-    pair::{Anomalies, Anomaly, Outcome, RecordId, Relation},
-    privacy::{Policy, ShownAddress},
+    pair::{Anomalies, Anomaly, Nat, Outcome, RecordId, Relation},
+    privacy::{ExchangeId, Policy, ShownAddress},
 };
 
 use super::{
-    Attribution, OwnerSource,
+    Attribution, NodeRole, OwnerSource,
     address::AddressText,
     binary::{Binary, Buffer},
     fields::{Fields, Named, Value},
@@ -54,6 +54,14 @@ impl Symbol {
 
     pub(super) const fn of_relation(relation: Relation) -> Self {
         Self::new("Relation", relation as u8, relation.symbol())
+    }
+
+    pub(super) const fn of_nat(nat: Nat) -> Self {
+        Self::new("Nat", nat as u8, nat.symbol())
+    }
+
+    pub(super) const fn of_node_role(role: NodeRole) -> Self {
+        Self::new("Observation", role as u8, role.symbol())
     }
 
     pub(super) const fn of_parse_status(status: ParseStatus) -> Self {
@@ -172,6 +180,22 @@ impl Value for Bytes<'_> {
         f: &mut F,
     ) -> Result<(), F::Error> {
         f.field(name, value.map(|bytes| Hex(bytes.0)))
+    }
+}
+
+impl Value for ExchangeId {
+    #[inline(always)]
+    fn push<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
+        out.block(self.0, self.0.len());
+    }
+
+    #[inline(always)]
+    fn flat_option<F: Fields>(
+        value: Option<Self>,
+        name: &'static str,
+        f: &mut F,
+    ) -> Result<(), F::Error> {
+        f.field(name, value.as_ref().map(|id| Hex(&id.0)))
     }
 }
 

@@ -38,6 +38,12 @@ impl Anomalies {
         self.0 |= 1 << anomaly as u8;
     }
 
+    /// Returns the anomalies of both sets.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     /// Returns true if there is none.
     #[must_use]
     pub const fn is_empty(self) -> bool {

@@ -20,6 +20,8 @@
 //! - A response to a query to a multicast group (LLMNR, mDNS) comes from a single host:
 //!   [`multicast`] describes how the two are matched. The host that responds is the server of the
 //!   transaction; further responses count as repeated.
+//! - The same query before and after address translation, or in a tunnel, is one transaction, if
+//!   the evidence leaves no other explanation: `table/sightings.rs`.
 //! - A truncated response over UDP and the same question over TCP refer to each other.
 
 mod anomaly;
@@ -27,7 +29,9 @@ pub mod config;
 mod id;
 mod multicast;
 mod recent;
+mod shared;
 mod table;
+mod translation;
 mod truncation;
 
 use std::time::Duration;
@@ -37,8 +41,9 @@ use tap53_ebpf::{record::Sender, settings::Direction};
 
 pub use anomaly::{Anomalies, Anomaly};
 pub use id::{RecordId, RecordIds};
+pub use shared::SharedNotes;
 pub use table::{Observed, Table};
-pub use truncation::Truncations;
+pub use translation::{Nat, Sightings};
 
 /// Configures how queries and responses are paired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,8 +62,8 @@ pub struct Config {
 impl Config {
     /// Creates an empty table whose observation begins at `started_at_ns` (CLOCK_MONOTONIC).
     #[must_use]
-    pub fn build(self, started_at_ns: u64, ids: RecordIds, truncations: Truncations) -> Table {
-        Table::new(self, started_at_ns, ids, truncations)
+    pub fn build(self, started_at_ns: u64, ids: RecordIds, shared: SharedNotes) -> Table {
+        Table::new(self, started_at_ns, ids, shared)
     }
 }
 
@@ -164,6 +169,9 @@ pub enum Relation {
     WrongId = 5,
     /// A response to the other's query from another address.
     WrongServer,
+    /// The query of the other before or after address translation, whose response was not seen on
+    /// both sides.
+    Translated,
 }
 
 impl Relation {
@@ -177,6 +185,7 @@ impl Relation {
             Self::RetriedOverTcp => "RETRIED_OVER_TCP",
             Self::WrongId => "WRONG_ID",
             Self::WrongServer => "WRONG_SERVER",
+            Self::Translated => "TRANSLATED",
         }
     }
 }
@@ -222,6 +231,8 @@ pub struct Transaction<'a> {
     pub related: Option<Related>,
     /// Signs of tampering.
     pub anomalies: Anomalies,
+    /// The sightings that it stands for.
+    pub sightings: Sightings,
 }
 
 impl<'a> Transaction<'a> {

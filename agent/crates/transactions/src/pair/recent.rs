@@ -19,7 +19,6 @@
 //! and only the indexes are accessed randomly, which stay in the cache. For the same reason an
 //! index of exchanges stores 16 bits of each key: a query that is no copy, so nearly every one,
 //! never reads the log.
-//! never touches the log.
 
 use tap53_base::prefetch::prefetch;
 use tap53_ebpf::settings::Direction;
@@ -74,6 +73,8 @@ pub(super) struct RecordedResponse {
     /// Hash of flow, identifier and bytes.
     pub(super) content: u64,
     pub(super) seen: Sighting,
+    /// True if it was seen after address translation: its repetitions are copies of those before.
+    pub(super) is_inner: bool,
 }
 
 /// A recorded exchange.
@@ -164,7 +165,7 @@ struct Logged {
     query_identification: u16,
     /// Position of the previous one of the same key; its own position if there is none.
     older: u16,
-    /// Directions of the response and, shifted by [`QUERY_SHIFT`], of the query.
+    /// Directions of the response and, shifted by [`QUERY_SHIFT`], of the query; and [`INNER`].
     directions: u8,
     /// True if all older ones of the same key ended before this one began, so that a search can
     /// stop when it reaches the past. It is only false for a file whose interfaces were written one
@@ -178,6 +179,9 @@ const _: () = assert!(size_of::<Logged>() == 64);
 const NO_MESSAGE: u8 = 0b11;
 
 const QUERY_SHIFT: u32 = 2;
+
+/// Bit of [`Logged::directions`] that stands for [`RecordedResponse::is_inner`].
+const INNER: u8 = 1 << 4;
 
 impl Recent {
     pub(super) fn new() -> Self {
@@ -245,8 +249,11 @@ impl Recent {
         seen: &Sighting,
         datagram: bool,
     ) -> bool {
-        let copies = |first: &Sighting| {
-            if first.point == seen.point {
+        let copies = |response: &RecordedResponse| {
+            let first = &response.seen;
+            if response.is_inner {
+                true
+            } else if first.point == seen.point {
                 datagram && seen.mirrors(first)
             } else {
                 seen.at_ns.abs_diff(first.at_ns) <= COPIED_NS
@@ -258,9 +265,9 @@ impl Recent {
             let since_ns = seen.at_ns.saturating_sub(COPIED_NS);
             let ended = self.chain_since(key, seen.at_ns, since_ns);
             let responses = ended.filter_map(|ended| ended.response);
-            responses.filter(|response| response.content == content).map(|response| response.seen)
+            responses.filter(|response| response.content == content)
         };
-        self.response(content, seen.at_ns).is_some_and(|latest| copies(&latest.seen))
+        self.response(content, seen.at_ns).is_some_and(|latest| copies(&latest))
             || of_same_content().any(|first| copies(&first))
     }
 
@@ -326,7 +333,8 @@ impl Recent {
         let direction =
             |seen: Option<&Sighting>| seen.map_or(NO_MESSAGE, |seen| seen.point.direction as u8);
         let seen = response.map(|response| &response.seen);
-        let directions = direction(query) << QUERY_SHIFT | direction(seen);
+        let inner = if response.is_some_and(|response| response.is_inner) { INNER } else { 0 };
+        let directions = inner | direction(query) << QUERY_SHIFT | direction(seen);
         let logged = Logged {
             key: ended.key,
             content: response.map_or(0, |response| response.content),
@@ -377,7 +385,7 @@ impl Logged {
         let query = sighting(
             self.query_at_ns,
             self.query_ifindex,
-            self.directions >> QUERY_SHIFT,
+            self.directions >> QUERY_SHIFT & NO_MESSAGE,
             self.query_identification,
         );
         let response = self.directions & NO_MESSAGE;
@@ -388,7 +396,11 @@ impl Logged {
             at_ns: self.at_ns,
             sequence: self.sequence,
             query,
-            response: seen.map(|seen| RecordedResponse { content: self.content, seen }),
+            response: seen.map(|seen| RecordedResponse {
+                content: self.content,
+                seen,
+                is_inner: self.directions & INNER != 0,
+            }),
             answers: self.answers,
         })
     }

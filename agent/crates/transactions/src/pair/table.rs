@@ -13,6 +13,7 @@ mod expiry;
 mod gaps;
 mod queries;
 mod responses;
+mod sightings;
 mod signs;
 mod slots;
 
@@ -22,10 +23,11 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use tap53_dns::{Flow, Question};
 
 use super::{
-    Anomalies, Config, Exchange, Observation, RecordIds, Transaction, Truncations, multicast,
-    recent::Recent,
+    Anomalies, Config, Exchange, Observation, RecordIds, SharedNotes, Sightings, Transaction,
+    multicast, recent::Recent,
 };
 use gaps::Gaps;
+use sightings::SightingIndex;
 use signs::{QuestionIndex, Sides};
 use slots::{List, NONE, Slot};
 
@@ -34,6 +36,16 @@ use slots::{List, NONE, Slot};
 pub struct Key {
     flow: Flow,
     hash: u64,
+    is_final: bool,
+}
+
+impl Key {
+    /// Makes the table process the message itself, whatever it is: it is never
+    /// [`Observed::Elsewhere`].
+    #[must_use]
+    pub const fn final_here(self) -> Self {
+        Self { is_final: true, ..self }
+    }
 }
 
 /// The effect of a message on the table.
@@ -45,6 +57,11 @@ pub enum Observed<'a> {
     Repeated,
     /// A copy of a message at another observation point, or from a mirror port.
     Copy,
+    /// A response after address translation, which waits for its sighting before it.
+    Held,
+    /// A response without a query here. The worker of this number has a query of the same client and
+    /// question, which the response may be forged for. Nothing has been recorded.
+    Elsewhere(u16),
     /// A response, with or without its query.
     Done(Transaction<'a>),
 }
@@ -72,8 +89,11 @@ pub struct Table {
     recent: Recent,
     question_index: QuestionIndex,
     sides: Sides,
-    truncations: Truncations,
+    sightings: SightingIndex,
+    shared: SharedNotes,
     ids: RecordIds,
+    /// True if the current message stays here, whoever has its query.
+    is_final: bool,
     /// The latest time of any call.
     latest_ns: u64,
 }
@@ -83,7 +103,7 @@ impl Table {
         config: Config,
         started_at_ns: u64,
         ids: RecordIds,
-        truncations: Truncations,
+        shared: SharedNotes,
     ) -> Self {
         let lists = [config.udp_timeout, config.tcp_timeout].map(|timeout| List {
             timeout_ns: u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX),
@@ -95,7 +115,7 @@ impl Table {
             capacity: config.capacity.clamp(1, NONE as usize - 1),
             merge_interfaces: config.merge_interfaces,
             index: HashTable::new(),
-            hasher: DefaultHashBuilder::default(),
+            hasher: shared.hasher.clone(),
             slots: Vec::new(),
             free: Vec::new(),
             lists,
@@ -107,7 +127,9 @@ impl Table {
             recent: Recent::new(),
             question_index: QuestionIndex::new(),
             sides: Sides::new(),
-            truncations,
+            sightings: SightingIndex::new(),
+            shared,
+            is_final: true,
             ids,
             latest_ns: started_at_ns,
         }
@@ -119,7 +141,7 @@ impl Table {
         self.ids
     }
 
-    /// Returns the number of pending messages, including repeated queries.
+    /// Returns the number of pending messages, including repeated queries and responses that wait.
     #[must_use]
     pub const fn pending_messages(&self) -> u64 {
         self.pending_messages
@@ -167,7 +189,7 @@ impl Table {
         hash.write_u16(id);
         let hash = hash.finish();
         self.recent.prefetch(hash);
-        Key { flow, hash }
+        Key { flow, hash, is_final: false }
     }
 
     /// Processes the message of a key, with its bytes `wire`. A query is swapped into the table,
@@ -178,7 +200,8 @@ impl Table {
         seen: &'a mut Box<Observation>,
         wire: &[u8],
     ) -> Observed<'a> {
-        let Key { flow, mut hash } = key;
+        let Key { flow, mut hash, is_final } = key;
+        self.is_final = is_final;
         self.shrink_buffers();
         self.latest_ns = self.latest_ns.max(seen.at_ns);
         if multicast::is_possible(&flow) {
@@ -210,6 +233,7 @@ impl Table {
             capture_gap: seen.cut,
             related: None,
             anomalies: Anomalies::NONE,
+            sightings: Sightings::single(&flow),
         }
     }
 

@@ -23,9 +23,9 @@ const PLACES: usize = 16_384;
 /// client may take to retry.
 const WINDOW_NS: u64 = 10_000_000_000;
 
-/// Notes that all workers share. Only truncated responses and transactions over TCP take a lock.
+/// Notes of truncated responses. Only truncated responses and transactions over TCP take a lock.
 #[derive(Clone, Default)]
-pub struct Truncations {
+pub(super) struct Truncations {
     hasher: DefaultHashBuilder,
     notes: Arc<Mutex<Vec<Option<Note>>>>,
 }

@@ -79,6 +79,11 @@ impl Key {
         }
     }
 
+    /// Returns a key for another purpose.
+    pub(super) fn derive(&self, purpose: &str) -> [u8; KEY_SIZE] {
+        blake3::derive_key(purpose, &self.0)
+    }
+
     /// Returns the pseudonym of any octets.
     pub(super) fn pseudonym(&self, octets: &[u8]) -> Pseudonym {
         let hash = blake3::keyed_hash(&self.0, octets);

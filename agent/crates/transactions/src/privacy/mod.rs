@@ -27,9 +27,11 @@
 //!   failed server: they are hidden if any rule hides addresses; their code is not.
 //! - **Name server identifiers** (RFC 5001) follow the rule for servers, since many servers send an
 //!   address. They are shown if that rule is to keep.
+//! - **Identifiers of exchanges** depend on addresses: see [`exchange`].
 //! - **Ports** are kept.
 
 pub mod config;
+mod exchange;
 mod key;
 mod reverse;
 
@@ -41,8 +43,13 @@ use std::{
 
 use tap53_dns::ClientSubnet;
 
-use crate::privacy::config::{AddressRule, PrefixLengths, Presence, PrivacyConfig, SubnetRule};
+use crate::{
+    pair::Transaction,
+    privacy::config::{AddressRule, PrefixLengths, Presence, PrivacyConfig, SubnetRule},
+};
+use exchange::ExchangeKey;
 
+pub use exchange::ExchangeId;
 pub use key::{Key, KeyError, Pseudonym};
 
 /// Text of withheld RDATA (RFC 3597 §5).
@@ -93,6 +100,7 @@ pub struct Policy {
     server_addresses_hidden: bool,
     reverse_names_hidden: bool,
     update_addresses_hidden: bool,
+    exchange_key: ExchangeKey,
 }
 
 impl Policy {
@@ -104,6 +112,7 @@ impl Policy {
             server_addresses_hidden: config.server_address != AddressRule::Keep,
             reverse_names_hidden: config.reverse_names != AddressRule::Keep,
             update_addresses_hidden: config.client_address != AddressRule::Keep,
+            exchange_key: ExchangeKey::of(config),
             config: config.clone(),
         }
     }
@@ -119,6 +128,14 @@ impl Policy {
             },
             address,
         )
+    }
+
+    /// Returns the identifier of a transaction's exchange; `None` if there is no question, or if it
+    /// would reveal what the rules hide.
+    #[inline]
+    #[must_use]
+    pub fn exchange_id(&self, transaction: &Transaction<'_>) -> Option<ExchangeId> {
+        self.exchange_key.id_of(transaction)
     }
 
     /// Returns true if addresses of `side` are shown, even if truncated.

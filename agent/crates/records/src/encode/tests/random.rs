@@ -12,7 +12,8 @@ use tap53_dns::{Flow, Message, Transport, Tunnel, TunnelKind};
 use tap53_ebpf::{record::Sender, settings::Direction};
 use tap53_transactions::{
     pair::{
-        Anomaly, Exchange, Observation, Point, RecordId, RecordIds, Related, Relation, Transaction,
+        Anomaly, Exchange, Nat, Observation, Point, RecordId, RecordIds, Related, Relation,
+        Sightings, Transaction,
     },
     privacy::{
         Policy,
@@ -95,6 +96,7 @@ impl Parts {
             server: &self.owners[1],
             client_provenance: self.provenance[0].whole(),
             server_provenance: self.provenance[1].whole(),
+            node_role: crate::encode::NodeRole::Transit,
             portion: &Portion::ALL,
         })
     }
@@ -173,6 +175,7 @@ fn transaction() -> impl Strategy<Value = Transaction<'static>> {
         Relation::RetriedOverTcp,
         Relation::WrongId,
         Relation::WrongServer,
+        Relation::Translated,
     ]);
     let related = (relation, any::<[u8; 16]>())
         .prop_map(|(relation, record)| Related { relation, record: RecordId(record) });
@@ -205,9 +208,18 @@ fn transaction() -> impl Strategy<Value = Transaction<'static>> {
                     .into_iter()
                     .filter(|kind| query_count & 1 << *kind as u8 != 0)
                     .collect(),
+                sightings: Sightings {
+                    nat: NATS[query_count as usize % NATS.len()],
+                    client: if copy_count % 2 == 0 { flow.client } else { flow.server },
+                    server: if copy_count % 3 == 0 { flow.server } else { flow.client },
+                    count: copy_count,
+                    ..Sightings::single(&flow)
+                },
             }
         })
 }
+
+const NATS: [Nat; 5] = [Nat::None, Nat::Destination, Nat::Source, Nat::Both, Nat::Undecided];
 
 static NO_MESSAGE: std::sync::OnceLock<Observation> = std::sync::OnceLock::new();
 

@@ -5,8 +5,8 @@ use tap53_ebpf::settings::Direction;
 
 use super::*;
 use crate::pair::{
-    Config, Exchange, Observation, Observed, Outcome, Point, RecordIds, Related, Relation, Table,
-    Transaction, Truncations,
+    Config, Exchange, Observation, Observed, Outcome, Point, RecordIds, Related, Relation,
+    SharedNotes, Table, Transaction,
 };
 
 const SECOND: u64 = 1_000_000_000;
@@ -52,7 +52,7 @@ impl Link {
             merge_interfaces: true,
         };
         let ids = RecordIds::new([7; 8], 1);
-        Self { table: config.build(0, ids, Truncations::default()), at_ns: SECOND }
+        Self { table: config.build(0, ids, SharedNotes::default()), at_ns: SECOND }
     }
 
     /// Observes a message; returns `None` if it makes no record yet.

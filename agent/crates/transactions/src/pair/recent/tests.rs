@@ -11,7 +11,7 @@ const fn sighting(at_ns: u64, ifindex: u32) -> Sighting {
 }
 
 const fn answered(content: u64) -> Option<RecordedResponse> {
-    Some(RecordedResponse { content, seen: sighting(1_000, 7) })
+    Some(RecordedResponse { content, seen: sighting(1_000, 7), is_inner: false })
 }
 
 const ENDED: EndedExchange = EndedExchange {
@@ -144,8 +144,11 @@ fn a_response_is_a_copy_elsewhere_for_a_second_also_of_one_that_is_not_the_lates
     let mut recent = Recent::new();
     let second = 1_000_000_000;
     let at = |at_s, ifindex| {
-        let response =
-            Some(RecordedResponse { content: 9, seen: sighting(at_s * second, ifindex) });
+        let response = Some(RecordedResponse {
+            content: 9,
+            seen: sighting(at_s * second, ifindex),
+            is_inner: false,
+        });
         EndedExchange { at_ns: at_s * second, response, ..ENDED }
     };
     recent.insert(&at(10, 7));

@@ -12,11 +12,14 @@ use crate::pair::{
 pub(super) const BUFFER_BYTES_PER_QUERY: usize = 512;
 
 impl Table {
-    /// Removes the oldest query whose timeout has expired at `now_ns` (CLOCK_MONOTONIC, the time up
+    /// Removes a response that waits no longer for its outer sighting, or the oldest query whose timeout has expired at `now_ns` (CLOCK_MONOTONIC, the time up
     /// to which the ring has been read). Call it until it returns `None`.
     pub fn expire(&mut self, now_ns: u64) -> Option<Transaction<'_>> {
         self.shrink_buffers();
         self.latest_ns = self.latest_ns.max(now_ns);
+        if let Some(held) = self.next_due(now_ns) {
+            return self.record_held(held);
+        }
         let due = |list: &List| {
             let oldest = self.slots.get(list.oldest as usize)?;
             let due = oldest.since_ns.saturating_add(list.timeout_ns) <= now_ns;
@@ -82,6 +85,9 @@ impl Table {
     /// A response might have followed, so each is marked with a capture gap.
     pub fn drain(&mut self) -> Option<Transaction<'_>> {
         self.shrink_buffers();
+        if let Some(held) = self.next_due(u64::MAX) {
+            return self.record_held(held);
+        }
         let slot = self.oldest()?;
         let sequence = match self.slots[slot as usize].sequence {
             0 => self.ids.next(),
@@ -92,8 +98,11 @@ impl Table {
 
     fn unanswered(&mut self, slot: u32, sequence: u64, capture_gap: bool) -> Transaction<'_> {
         self.remove_slot(slot);
+        // The inner sightings relate to this record.
+        self.slots[slot as usize].sequence = sequence;
+        let merged = self.merge(slot, None);
         let pending = &self.slots[slot as usize];
-        let mut anomalies = pending.anomalies;
+        let mut anomalies = pending.anomalies.and(merged.anomalies);
         let conflict = self.gaps.is_conflicting(&pending.flow, self.latest_ns);
         if conflict {
             anomalies.add(Anomaly::TcpConflict);
@@ -104,12 +113,15 @@ impl Table {
             exchange: Exchange::Query(&pending.query),
             query_count: pending.query_count,
             latest_query_ns: pending.latest.at_ns,
-            copy_count: pending.copy_count,
+            copy_count: pending.copy_count + merged.copies,
             capture_gap: capture_gap || conflict,
-            related: None,
+            related: merged.related,
             anomalies,
+            sightings: merged.sightings,
         };
-        transaction.related = self.truncations.relate(&transaction);
+        if transaction.related.is_none() {
+            transaction.related = self.shared.truncations.relate(&transaction);
+        }
         transaction
     }
 }

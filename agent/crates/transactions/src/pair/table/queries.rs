@@ -77,7 +77,8 @@ impl Table {
         };
         self.crowded = oldest.filter(|_| passed >= most).map(|(_, slot)| (slot, hash));
         let hashes = QueryHashes { key: hash, question, case: case_hash(&self.hasher, wire) };
-        self.insert(hashes, flow, query, again);
+        let number = self.insert(hashes, flow, query, again);
+        self.index_sighting(number, wire);
         Observed::Waits
     }
 }

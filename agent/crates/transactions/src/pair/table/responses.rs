@@ -7,17 +7,20 @@ use tap53_dns::{Flow, ParseStatus, Question, Transport};
 
 use super::{
     Observed, Table, question_hash,
-    signs::{answers_hash, case_hash},
+    signs::{answers_hash, case_hash, target_hash},
     slots::Slot,
 };
 use crate::pair::{
-    Anomalies, Anomaly, Exchange, Observation, Related, Relation, Transaction, multicast,
+    Anomalies, Anomaly, Exchange, Observation, Related, Relation, Sightings, Transaction,
+    multicast,
     recent::{EndedExchange, MIRRORED_NS, Recent, RecordedResponse, Sighting},
 };
 
 /// Hashes of a response's bytes.
 #[derive(Clone, Copy)]
-pub(super) struct ResponseHashes {
+pub(super) struct ResponseHashes<'a> {
+    /// The bytes.
+    wire: &'a [u8],
     /// Hash of all bytes, flow and identifier.
     pub(super) content: u64,
     /// Hash of the question's name in its original case.
@@ -30,7 +33,7 @@ impl Table {
         &'a mut self,
         hash: u64,
         flow: &Flow,
-        response: &'a Observation,
+        response: &'a mut Box<Observation>,
         wire: &[u8],
     ) -> Observed<'a> {
         let hashes = self.hash_response(hash, wire);
@@ -45,6 +48,11 @@ impl Table {
         let found = match self.index.find_entry(hash, answers) {
             Ok(entry) => {
                 let (slot, _) = entry.remove();
+                if self.has_outer(slot) && self.may_hold() {
+                    self.detach(slot);
+                    self.hold_response(slot, hashes, response);
+                    return Observed::Held;
+                }
                 self.unlink(slot);
                 Some(slot)
             }
@@ -59,16 +67,23 @@ impl Table {
         &'a mut self,
         hash: u64,
         flow: &Flow,
-        response: &'a Observation,
+        response: &'a mut Box<Observation>,
         wire: &[u8],
     ) -> Observed<'a> {
-        let question = response.message.question();
         let slots = &self.slots;
         let to_host = |slot: &u32| {
             slots.get(*slot as usize).is_some_and(|slot| slot.is_answered_by(flow, response))
         };
         if self.index.find(hash, to_host).is_some() {
             return self.observe_response(hash, flow, response, wire);
+        }
+        let response: &'a Observation = response;
+        let question = response.message.question();
+        // Some clusters run their resolvers at port 5353.
+        let asked = self.question_hash(question);
+        if self.recent.exchange(hash, asked, response.at_ns).is_some() {
+            let hashes = self.hash_response(hash, wire);
+            return self.conclude(None, hash, hashes, question, flow, response);
         }
         let hashes = self.hash_response(hash, wire);
         // The key to remember it by if no query is pending: preferably that of an earlier exchange.
@@ -152,8 +167,9 @@ impl Table {
         response: &Observation,
     ) -> Option<(Anomaly, Related)> {
         let hash = self.question_hash(question);
-        let slot = self.question_index.slot(&self.hasher, flow, hash)?;
-        let slot = self.slots.get_mut(slot as usize).filter(|slot| slot.pending)?;
+        let number = self.question_index.slot(target_hash(&self.hasher, flow, hash))?;
+        let number = self.sighting_of_server(number, flow);
+        let slot = self.slots.get(number as usize).filter(|slot| slot.pending)?;
         let same_client = Flow { server: flow.server, ..slot.flow } == *flow;
         if !same_client
             || slot.query.message.question() != question
@@ -168,20 +184,87 @@ impl Table {
         } else {
             (Anomaly::WrongServer, Relation::WrongServer)
         };
-        slot.anomalies.add(Anomaly::ForgedResponseSeen);
-        if slot.sequence == 0 {
-            slot.sequence = self.ids.next();
+        self.slots[number as usize].anomalies.add(Anomaly::ForgedResponseSeen);
+        let sequence = self.reserve_outermost(number);
+        Some((anomaly, Related { relation, record: self.ids.of(sequence) }))
+    }
+
+    /// Returns the other worker that may have the query that a forged response was sent for: its ring
+    /// was selected by another identifier.
+    #[cold]
+    fn worker_of_target(&self, flow: &Flow, question: u32) -> Option<u16> {
+        if self.is_final || flow.transport == Transport::Tcp || multicast::is_possible(flow) {
+            return None;
         }
-        Some((anomaly, Related { relation, record: self.ids.of(slot.sequence) }))
+        let worker = self.shared.worker(target_hash(&self.hasher, flow, question))?;
+        (worker != self.ids.worker()).then_some(worker)
     }
 
     /// Returns the hashes of a response's bytes; `hash` is that of its flow and identifier.
     #[inline]
-    pub(super) fn hash_response(&self, hash: u64, wire: &[u8]) -> ResponseHashes {
+    pub(super) fn hash_response<'b>(&self, hash: u64, wire: &'b [u8]) -> ResponseHashes<'b> {
         let mut content = self.hasher.build_hasher();
         content.write_u64(hash);
         content.write(wire);
-        ResponseHashes { content: content.finish(), case: case_hash(&self.hasher, wire) }
+        ResponseHashes { wire, content: content.finish(), case: case_hash(&self.hasher, wire) }
+    }
+
+    /// Returns the signs of tampering at a query and its response.
+    #[inline]
+    fn signs(
+        &mut self,
+        number: u32,
+        hashes: ResponseHashes<'_>,
+        has_question: bool,
+        response: &Observation,
+    ) -> Anomalies {
+        let slot = &self.slots[number as usize];
+        let mut anomalies = slot.anomalies;
+        if has_question && slot.has_other_case(hashes.case) {
+            anomalies.add(Anomaly::CaseMismatch);
+        }
+        if slot.has_two_sides() && self.sides.is_from_client(slot.query.point, response.point) {
+            anomalies.add(Anomaly::ResponseFromClientSide);
+        }
+        anomalies
+    }
+
+    /// Keeps the response to a query that is a later sighting of another one. From now on it is
+    /// remembered like a recorded one, so that copies of it are recognised.
+    #[cold]
+    fn hold_response(
+        &mut self,
+        number: u32,
+        hashes: ResponseHashes<'_>,
+        response: &mut Box<Observation>,
+    ) {
+        let has_question = response.message.question().is_some();
+        let mut anomalies = self.signs(number, hashes, has_question, response);
+        let flow = self.slots[number as usize].flow;
+        let conflict = self.gaps.is_conflicting(&flow, response.at_ns);
+        if conflict {
+            anomalies.add(Anomaly::TcpConflict);
+        }
+        let slot = &self.slots[number as usize];
+        let capture_gap =
+            slot.gaps != self.gaps.known() || slot.query.cut || response.cut || conflict;
+        let mut ended = EndedExchange {
+            key: slot.hash,
+            question: 0,
+            at_ns: response.at_ns,
+            sequence: 0,
+            query: None,
+            response: Some(RecordedResponse {
+                content: hashes.content,
+                seen: Sighting::of(response),
+                is_inner: true,
+            }),
+            answers: self.comparable_answers(&flow, response),
+        };
+        slot.describe(&mut ended);
+        ended.sequence = self.reserve_outermost(number);
+        self.recent.insert(&ended);
+        self.hold(number, response, hashes.wire, capture_gap, anomalies);
     }
 
     /// Creates a transaction of a response, and of the query that was `found` for it. Both have the
@@ -191,14 +274,14 @@ impl Table {
         &'a mut self,
         found: Option<u32>,
         key: u64,
-        hashes: ResponseHashes,
+        hashes: ResponseHashes<'_>,
         question: Option<Question<'a>>,
         flow: &Flow,
         response: &'a Observation,
     ) -> Observed<'a> {
         let seen = Sighting::of(response);
         let content = hashes.content;
-        let answered = RecordedResponse { content, seen };
+        let answered = RecordedResponse { content, seen, is_inner: false };
         let mut ended = EndedExchange {
             key,
             question: 0,
@@ -211,22 +294,13 @@ impl Table {
         let mut earlier = None;
         let mut forgery = None;
         let mut anomalies = Anomalies::NONE;
-        if let Some(slot) = found {
-            let slot = &self.slots[slot as usize];
-            let asked = slot.query.message.question();
-            ended.question = slot.question;
-            ended.query = Some(Sighting::of(&slot.query));
-            ended.sequence = slot.sequence;
-            if asked.is_some_and(|question| question.is_transfer()) {
-                ended.answers = 0;
-            }
-            anomalies = slot.anomalies;
-            if question.is_some() && slot.has_other_case(hashes.case) {
-                anomalies.add(Anomaly::CaseMismatch);
-            }
-            if slot.has_two_sides() && self.sides.is_from_client(slot.query.point, response.point) {
-                anomalies.add(Anomaly::ResponseFromClientSide);
-            }
+        let mut merged = None;
+        if let Some(number) = found {
+            let has_question = question.is_some();
+            let added = self.merge(number, Some(hashes.wire));
+            anomalies = self.signs(number, hashes, has_question, response).and(added.anomalies);
+            merged = Some(added);
+            self.slots[number as usize].describe(&mut ended);
         } else {
             let datagram = flow.transport == Transport::Udp;
             if self.recent.is_copy_of_response(key, content, &seen, datagram) {
@@ -250,12 +324,18 @@ impl Table {
                 }
             } else if question.is_some() && !self.may_miss_query(flow, response) {
                 forgery = self.find_target(flow, question, response);
+                if forgery.is_none()
+                    && let Some(worker) = self.worker_of_target(flow, ended.question)
+                {
+                    return Observed::Elsewhere(worker);
+                }
             }
         }
         if ended.sequence == 0 {
             ended.sequence = self.ids.next();
         }
         self.recent.insert(&ended);
+        let translated = merged.as_ref().and_then(|merged| merged.related);
         let related = match (&earlier, forgery) {
             (Some(earlier), _) => Some(Related {
                 relation: match earlier.response {
@@ -268,22 +348,22 @@ impl Table {
                 anomalies.add(anomaly);
                 Some(related)
             }
-            (None, None) => None,
+            (None, None) => translated,
         };
         let conflict = self.gaps.is_conflicting(flow, response.at_ns);
         if conflict {
             anomalies.add(Anomaly::TcpConflict);
         }
         let id = self.ids.of(ended.sequence);
-        let mut transaction = match found {
-            Some(slot) => {
+        let mut transaction = match found.zip(merged) {
+            Some((slot, merged)) => {
                 let pending = &self.slots[slot as usize];
                 Transaction {
                     id,
                     flow: *flow,
                     query_count: pending.query_count,
                     latest_query_ns: pending.latest.at_ns,
-                    copy_count: pending.copy_count,
+                    copy_count: pending.copy_count + merged.copies,
                     capture_gap: pending.gaps != self.gaps.known()
                         || pending.query.cut
                         || response.cut
@@ -291,6 +371,7 @@ impl Table {
                     exchange: Exchange::Matched(&pending.query, response),
                     related,
                     anomalies,
+                    sightings: merged.sightings,
                 }
             }
             None => {
@@ -309,13 +390,27 @@ impl Table {
                     exchange: Exchange::Response(response),
                     related,
                     anomalies,
+                    sightings: Sightings::single(flow),
                 }
             }
         };
         if related.is_none() {
-            transaction.related = self.truncations.relate(&transaction);
+            transaction.related = self.shared.truncations.relate(&transaction);
         }
         Observed::Done(transaction)
+    }
+}
+
+impl Slot {
+    /// Describes its query in the exchange that ends with its response.
+    #[inline]
+    fn describe(&self, ended: &mut EndedExchange) {
+        ended.question = self.question;
+        ended.query = Some(Sighting::of(&self.query));
+        ended.sequence = self.sequence;
+        if self.query.message.question().is_some_and(|question| question.is_transfer()) {
+            ended.answers = 0;
+        }
     }
 }
 

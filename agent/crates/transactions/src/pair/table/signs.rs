@@ -59,7 +59,7 @@ const LOWER_CASE: u32 = 2;
 
 /// Returns the hash of bytes without their length, for one kind of bytes only.
 #[inline]
-fn hash_of<S: BuildHasher>(hasher: &S, bytes: &[u8]) -> u64 {
+pub(super) fn hash_of<S: BuildHasher>(hasher: &S, bytes: &[u8]) -> u64 {
     let mut hash = hasher.build_hasher();
     hash.write(bytes);
     hash.finish()
@@ -102,35 +102,30 @@ impl QuestionIndex {
         Self(vec![0; INDEXED_QUERIES])
     }
 
-    /// Stores the slot of a query with this hash of its question.
+    /// Stores the slot of a query with this [`target_hash`].
     #[inline]
-    pub(super) fn note(
-        &mut self,
-        hasher: &DefaultHashBuilder,
-        flow: &Flow,
-        question: u32,
-        slot: u32,
-    ) {
-        if let Some(place) = self.0.get_mut(place(hasher, flow, question)) {
+    pub(super) fn note(&mut self, target: u64, slot: u32) {
+        if let Some(place) = self.0.get_mut(place(target)) {
             *place = slot;
         }
     }
 
     /// Returns the slot that was stored last for such a query, or for another one with the same
     /// position.
-    pub(super) fn slot(
-        &self,
-        hasher: &DefaultHashBuilder,
-        flow: &Flow,
-        question: u32,
-    ) -> Option<u32> {
-        self.0.get(place(hasher, flow, question)).copied()
+    pub(super) fn slot(&self, target: u64) -> Option<u32> {
+        self.0.get(place(target)).copied()
     }
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "only the low bits count")]
-fn place(hasher: &DefaultHashBuilder, flow: &Flow, question: u32) -> usize {
-    hasher.hash_one((flow.client, flow.transport, question)) as usize & (INDEXED_QUERIES - 1)
+const fn place(target: u64) -> usize {
+    target as usize & (INDEXED_QUERIES - 1)
+}
+
+/// Returns the hash of what a forged response and its target have in common: client and question.
+#[inline]
+pub(super) fn target_hash(hasher: &DefaultHashBuilder, flow: &Flow, question: u32) -> u64 {
+    hasher.hash_one((flow.client, flow.transport, question))
 }
 
 /// The directions in which responses pass the interfaces that saw their queries.

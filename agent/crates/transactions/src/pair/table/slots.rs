@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use super::Table;
+use super::{Table, sightings::Links, signs::target_hash};
 use crate::pair::{Anomalies, Observation, recent::Sighting};
 use tap53_dns::Flow;
 
@@ -43,6 +43,8 @@ pub(super) struct Slot {
     pub(super) hash: u64,
     pub(super) older: u32,
     pub(super) newer: u32,
+    /// Other sightings of the exchange.
+    pub(super) links: Links,
 }
 
 impl Slot {
@@ -109,7 +111,7 @@ impl Table {
         flow: &Flow,
         query: &mut Box<Observation>,
         again: bool,
-    ) {
+    ) -> u32 {
         let latest = Sighting::of(query);
         let number = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot {
@@ -131,6 +133,7 @@ impl Table {
                 hash: 0,
                 older: NONE,
                 newer: NONE,
+                links: Links::NONE,
             });
             // It is at most `capacity`, which fits u32.
             u32::try_from(self.slots.len() - 1).unwrap_or(NONE)
@@ -163,8 +166,11 @@ impl Table {
         }
         list.newest = number;
         let slots = &self.slots;
-        self.question_index.note(&self.hasher, flow, hashes.question, number);
+        let target = target_hash(&self.hasher, flow, hashes.question);
+        self.question_index.note(target, number);
+        self.shared.note_worker(target, self.ids.worker());
         self.index.insert_unique(hashes.key, number, |slot| slots[*slot as usize].hash);
+        number
     }
 
     /// Removes a slot from index and list; its content stays until another query replaces it.
@@ -176,14 +182,20 @@ impl Table {
         self.unlink(number);
     }
 
-    /// Removes a slot, which is no longer in the index, from its list.
+    /// Removes a slot, which is no longer in the index, from its list, and frees it.
     pub(super) fn unlink(&mut self, number: u32) {
+        self.detach(number);
+        self.free_slot(number);
+    }
+
+    /// Removes a slot, which is no longer in the index, from its list.
+    #[inline]
+    pub(super) fn detach(&mut self, number: u32) {
+        self.unindex_sighting(number);
         let slot = &mut self.slots[number as usize];
         slot.pending = false;
         let (older, newer) = (slot.older, slot.newer);
         let list = &mut self.lists[slot.flow.transport as usize];
-        self.pending_messages -= u64::from(slot.query_count);
-        self.buffer_bytes -= slot.buffer_bytes;
         match self.slots.get_mut(older as usize) {
             Some(slot) => slot.newer = newer,
             None => list.oldest = newer,
@@ -192,6 +204,14 @@ impl Table {
             Some(slot) => slot.older = older,
             None => list.newest = older,
         }
+    }
+
+    /// Frees a slot that was detached; its content stays until another query replaces it.
+    #[inline]
+    pub(super) fn free_slot(&mut self, number: u32) {
+        let slot = &self.slots[number as usize];
+        self.pending_messages -= u64::from(slot.query_count);
+        self.buffer_bytes -= slot.buffer_bytes;
         self.free.push(number);
         self.removed = number;
     }

@@ -2,6 +2,7 @@
 
 mod copies;
 mod crowds;
+mod sightings;
 mod signs;
 
 use std::time::Duration;
@@ -15,10 +16,10 @@ use crate::pair::{Anomaly, Outcome, Point, Related, Relation};
 const SECOND: u64 = 1_000_000_000;
 
 fn table(capacity: usize) -> Table {
-    table_with(capacity, true, &Truncations::default())
+    table_with(capacity, true, &SharedNotes::default())
 }
 
-fn table_with(capacity: usize, merge_interfaces: bool, truncations: &Truncations) -> Table {
+fn table_with(capacity: usize, merge_interfaces: bool, truncations: &SharedNotes) -> Table {
     let udp_timeout = Duration::from_secs(5);
     let tcp_timeout = Duration::from_secs(10);
     let config = Config { udp_timeout, tcp_timeout, capacity, merge_interfaces };
@@ -181,7 +182,7 @@ fn one_packet_on_its_way_over_several_interfaces_is_one_message() {
 
 #[test]
 fn interfaces_that_are_not_merged_have_transactions_of_their_own() {
-    let mut table = table_with(8, false, &Truncations::default());
+    let mut table = table_with(8, false, &SharedNotes::default());
     for ifindex in [7, 8] {
         let flow = Flow { ifindex, ..flow(1) };
         assert!(observe(&mut table, flow, message(1, 1, "a.test", false)).is_none());
@@ -258,7 +259,7 @@ fn a_truncated_response_and_its_retry_over_tcp_name_each_other_whoever_comes_fir
     let over_tcp = Flow { transport: Transport::Tcp, ..flow(2) };
     for tcp_first in [false, true] {
         // Two workers.
-        let truncations = Truncations::default();
+        let truncations = SharedNotes::default();
         let [mut udp, mut tcp] = [(); 2].map(|()| table_with(8, true, &truncations));
         observe(&mut udp, flow(1), message(20 * SECOND, 1, "a.test", false));
         observe(&mut tcp, over_tcp, message(21 * SECOND, 2, "a.test", false));

@@ -366,6 +366,7 @@ fn a_query_that_leaves_again_by_another_interface_is_a_repetition() {
             Observed::Waits => "waits",
             Observed::Repeated => "repeated",
             Observed::Copy => "copy",
+            Observed::Held | Observed::Elsewhere(_) => "other",
             Observed::Done(_) => "done",
         }
     };
