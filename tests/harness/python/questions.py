@@ -21,9 +21,6 @@ from write_parquet import Types
 HEADER_SIZE = 10
 # Fields that the views need. Where the schema lacks one, it is null, as in records of earlier versions.
 NEWER = {
-    "exchange_id": "BLOB",
-    "observation": "VARCHAR",
-    "backend_address": "VARCHAR",
     "answered_from": "VARCHAR",
     "served_record_id": "BLOB",
     "served_count": "INTEGER",
