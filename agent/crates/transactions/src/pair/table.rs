@@ -50,6 +50,10 @@ impl Key {
 
 /// The effect of a message on the table.
 #[derive(Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is consumed at once, and a box would be allocated"
+)]
 pub enum Observed<'a> {
     /// A query that is pending now; others may have to be evicted for it, see [`Table::evict`].
     Waits,

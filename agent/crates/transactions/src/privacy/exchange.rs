@@ -197,7 +197,7 @@ mod tests {
         let Some(ExchangeId(id)) = id(flow(), &seen(7, "a.test", 1, false)) else {
             panic!("there is a question")
         };
-        assert_eq!(data_encoding::HEXLOWER.encode(&id), "e0bce59bcf50747d1af9f6d6d588483f");
+        assert_eq!(HEXLOWER.encode(&id), "e0bce59bcf50747d1af9f6d6d588483f");
     }
 
     #[test]

@@ -120,6 +120,7 @@ pub(super) struct SightingIndex {
     due: Vec<u32>,
     /// Number of held slots.
     held: usize,
+    #[expect(clippy::vec_box, reason = "they are exchanged with boxes that the caller has")]
     spare: Vec<Box<Observation>>,
     /// The response of the slot that was recorded last.
     recorded: Option<Box<Observation>>,
@@ -622,7 +623,6 @@ impl Merged {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "only the low bits count")]
 const fn place(content: u64) -> usize {
     (content >> 1) as usize & (PLACES - 1)
 }
