@@ -47,12 +47,10 @@ def main():
         if source:
             kind, where = source
             spark.read.format(kind).load(where).createOrReplaceTempView(table)
-    names = (COMPLETENESS if args.summaries else []) + ROLLUPS
-    for path in [os.path.join(args.views, name) for name in names] + args.sql:
-        with open(path, encoding="utf-8") as file:
-            for statement in statements(file.read()):
-                # For this session: Spark keeps no lasting view of a temporary one.
-                spark.sql(statement.replace("OR REPLACE VIEW", "OR REPLACE TEMPORARY VIEW", 1))
+    for name in (COMPLETENESS if args.summaries else []) + ROLLUPS:
+        create_views(spark, os.path.join(args.views, name))
+    for path in args.sql:
+        create_views(spark, path, keep=True)
     for number, query in enumerate(args.query, 1):
         rows = spark.sql(query)
         if args.into:
@@ -60,6 +58,18 @@ def main():
         else:
             answer = [row.asDict(recursive=True) for row in rows.collect()]
             print(json.dumps({"event": "answer", "query": number, "rows": answer}, default=str), flush=True)
+
+
+def create_views(spark, path, keep=False):
+    with open(path, encoding="utf-8") as file:
+        text = file.read()
+    for statement in statements(text):
+        # For this session: Spark keeps no lasting view of a temporary one.
+        spark.sql(statement.replace("OR REPLACE VIEW", "OR REPLACE TEMPORARY VIEW", 1))
+        if keep:
+            # These views build on each other, several times. Spark would plan and compute each use again.
+            name = re.search(r"VIEW (\w+)", statement)[1]
+            spark.table(name).localCheckpoint(eager=False).createOrReplaceTempView(name)
 
 
 def statements(text):
