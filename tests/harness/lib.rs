@@ -42,6 +42,7 @@ pub mod http;
 pub mod kafka;
 pub mod kube;
 pub mod lab;
+pub mod laboratory;
 pub mod lake;
 mod maven;
 pub mod memory_limit;

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
-use tap53_harness::{kube, lake, postgres, python, spark};
+use tap53_harness::{kube, laboratory, lake, postgres, python, spark};
 
 use crate::{
     build_ebpf::{Toolchain, linker},
@@ -81,7 +81,8 @@ pub(crate) fn install_missing(workspace: &Workspace, purpose: Purpose) -> Result
         missing.push(&needs::LLVM);
     }
     let needs_kube = purpose >= Purpose::Test && !kube::are_built()?;
-    if needs_kube && kube::go().is_err() {
+    let needs_coredns = purpose >= Purpose::Test && !laboratory::is_built()?;
+    if (needs_kube || needs_coredns) && kube::go().is_err() {
         missing.push(&needs::GO);
     }
     let needs_mdbook = purpose >= Purpose::Test && !mdbook::is_ready(workspace)?;
@@ -116,9 +117,20 @@ pub(crate) fn install_missing(workspace: &Workspace, purpose: Purpose) -> Result
         // Prints what it builds, or reports that apt's Go is too old.
         kube::programs()?;
     }
-    let built = [needs_linker, needs_python, needs_mdbook, needs_lake, needs_spark, needs_kube]
-        .map(usize::from);
-    Ok(missing.len() + built.iter().sum::<usize>())
+    if needs_coredns {
+        println!("setup: building CoreDNS into {} (half a minute)", workspace.cache.display());
+        laboratory::program()?;
+    }
+    let built = [
+        needs_linker,
+        needs_python,
+        needs_mdbook,
+        needs_lake,
+        needs_spark,
+        needs_kube,
+        needs_coredns,
+    ];
+    Ok(missing.len() + built.map(usize::from).iter().sum::<usize>())
 }
 
 fn install_linker(workspace: &Workspace) -> Result<()> {

@@ -116,6 +116,7 @@ pub(super) const NEEDS: &[Need] = &[
         packages: &["python3", "python3-venv"],
     },
     Need::program(Purpose::Test, "dnsperf", &["dnsperf"], "load"),
+    Need::program(Purpose::Test, "nft", &["nftables"], "the rules of a cluster's node"),
     Need::program(Purpose::Test, "tcpreplay", &["tcpreplay"], "load without a resolver"),
     Need::program(Purpose::Test, "fstrm_capture", &["fstrm-bin"], "reading a resolver's dnstap"),
     Need::program(Purpose::Test, "tshark", &["tshark"], "the independent dissector"),

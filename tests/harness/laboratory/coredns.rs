@@ -1,0 +1,98 @@
+//! CoreDNS, built once from its Go module with the plugins that its configuration here names.
+
+use std::{
+    fs::{self, File},
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use tempfile::TempDir;
+
+use super::logs::{FORMAT, Served};
+use crate::{cache, kube::go, namespace::Namespace, process::Process, scratch};
+
+const GO_MOD: &str = include_str!("programs/go.mod");
+const MODULE: &str = "github.com/coredns/coredns ";
+const START_DEADLINE: Duration = Duration::from_secs(20);
+/// Logged once its sockets are bound.
+const READY: &str = "CoreDNS-";
+
+/// The program; built now if it is not in the cache yet, which takes half a minute.
+///
+/// # Errors
+/// When there is no Go new enough, a module cannot be fetched, or it does not compile.
+pub fn program() -> Result<PathBuf> {
+    let name = cache_name()?;
+    let cache = cache::directory()?;
+    fs::create_dir_all(&cache).with_context(|| format!("create {}", cache.display()))?;
+    // Several tests may come here at once; two builds would take twice as long as one.
+    let lock = File::create(cache.join(format!(".{name}.lock")))?;
+    lock.lock().context("wait for another process that builds CoreDNS")?;
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("harness/laboratory/programs");
+    let directory = cache::filled(&name, |target| {
+        go()?.build(&sources, "./coredns", &target.join("coredns"), "-s -w")
+    })?;
+    Ok(directory.join("coredns"))
+}
+
+/// True if [`program`] has nothing to build.
+///
+/// # Errors
+/// Without a cache directory.
+pub fn is_built() -> Result<bool> {
+    Ok(cache::directory()?.join(cache_name()?).is_dir())
+}
+
+fn cache_name() -> Result<String> {
+    Ok(format!("coredns-{}", version()?))
+}
+
+fn version() -> Result<&'static str> {
+    let line = GO_MOD.lines().find_map(|line| line.split_once(MODULE));
+    let version = line.and_then(|(_, rest)| rest.split_whitespace().next());
+    version.context("programs/go.mod does not require CoreDNS")
+}
+
+/// A running CoreDNS that caches and forwards; dropping it ends it.
+pub(super) struct CoreDns {
+    process: Process,
+    address: Ipv4Addr,
+    _directory: TempDir,
+}
+
+impl CoreDns {
+    /// Starts it on port 53 of `address`, which exists in `namespace`, and waits until it serves.
+    pub(super) fn start(
+        program: &Path,
+        namespace: &Namespace,
+        address: Ipv4Addr,
+        upstream: Ipv4Addr,
+    ) -> Result<Self> {
+        let directory = scratch::directory("coredns")?;
+        let file = directory.path().join("Corefile");
+        fs::write(&file, configuration(address, upstream))?;
+        let mut command = namespace.command(program);
+        command.arg("-conf").arg(&file);
+        let process = Process::spawn("coredns", command)?;
+        process
+            .stdout()
+            .wait_for_line(READY, 0, START_DEADLINE)
+            .with_context(|| format!("coredns: {}", process.stderr().text()))?;
+        Ok(Self { process, address, _directory: directory })
+    }
+
+    /// What it has served so far.
+    pub(super) fn served(&self) -> Result<Vec<Served>> {
+        Served::read_all(self.address, &self.process.stdout().lines())
+    }
+}
+
+/// The lowest time to live is 1 s: by default, `cache` raises shorter ones to 5 s.
+fn configuration(address: Ipv4Addr, upstream: Ipv4Addr) -> String {
+    format!(
+        ". {{\n  bind {address}\n  errors\n  metadata\n  log . \"{FORMAT}\"\n  cache {{\n    \
+         success 9984 30 1\n    denial 9984 30 1\n  }}\n  forward . {upstream}\n}}\n"
+    )
+}

@@ -1,0 +1,129 @@
+//! Clients in the laboratory's pods, which note each of their questions.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+
+use super::{Laboratory, Pod};
+use crate::dns::{self, Response};
+
+/// Long enough for a loaded machine; only a failing test waits for it.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
+/// Every so many questions, one goes over TCP.
+const TCP_EVERY: usize = 25;
+/// Every so many questions, one is for a name that only it asks for.
+const SHARED_EVERY: usize = 3;
+/// Names that clients share.
+const SHARED_NAMES: usize = 40;
+
+/// The questions of a load.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    /// Clients, spread over the pods.
+    pub clients: usize,
+    /// Questions of all clients together.
+    pub questions: usize,
+    /// The server that they ask.
+    pub server: Ipv4Addr,
+}
+
+/// A question that was asked and answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// Name without the trailing dot.
+    pub qname: String,
+    /// True if no other question is for this name.
+    pub is_unique: bool,
+    /// True over TCP.
+    pub over_tcp: bool,
+    /// The client as it sees itself.
+    pub client: SocketAddrV4,
+    /// Identifier of the query.
+    pub id: u16,
+    /// Response code.
+    pub rcode: String,
+}
+
+impl Load {
+    /// Asks all questions, each client one after the other, and returns them.
+    ///
+    /// # Errors
+    /// When a question is not answered.
+    pub fn run(&self, laboratory: &Laboratory) -> Result<Vec<Asked>> {
+        let pods: Vec<&Pod> = laboratory.pods().collect();
+        ensure!(!pods.is_empty(), "the laboratory has no pods for clients");
+        let answers = thread::scope(|scope| {
+            let clients: Vec<_> = (0..self.clients)
+                .map(|client| {
+                    let pod = pods[client % pods.len()];
+                    scope.spawn(move || pod.namespace.enter(|| self.ask_as(client)))
+                })
+                .collect();
+            let join = |client: thread::ScopedJoinHandle<'_, Result<Vec<Asked>>>| {
+                client.join().map_err(|_| anyhow!("a client panicked"))?
+            };
+            clients.into_iter().map(join).collect::<Result<Vec<_>>>()
+        })?;
+        Ok(answers.into_iter().flatten().collect())
+    }
+
+    fn ask_as(&self, client: usize) -> Result<Vec<Asked>> {
+        let numbers = (client..self.questions).step_by(self.clients);
+        numbers
+            .map(|number| self.ask(number).with_context(|| format!("question {number}")))
+            .collect()
+    }
+
+    /// As the resolver of the C library does: from a port of its own.
+    fn ask(&self, number: usize) -> Result<Asked> {
+        let is_unique = !number.is_multiple_of(SHARED_EVERY);
+        let over_tcp = number.is_multiple_of(TCP_EVERY);
+        let qname = name(number);
+        // Spread like random ones, and those of one client differ for a long time.
+        let id = u16::try_from(number * 40_503 % 65_536)?;
+        let query = dns::query(id, &qname, "A");
+        let server = SocketAddr::from((self.server, 53));
+        let (client, reply) =
+            if over_tcp { over_stream(server, &query)? } else { in_datagram(server, &query)? };
+        let response = Response::parse(&reply)?;
+        ensure!(response.id == id, "asked with id {id}, answered with id {}", response.id);
+        let SocketAddr::V4(client) = client else { bail!("{client} is not IPv4") };
+        Ok(Asked { qname, is_unique, over_tcp, client, id, rcode: response.rcode })
+    }
+}
+
+fn name(number: usize) -> String {
+    if number.is_multiple_of(SHARED_EVERY) {
+        let shared = number / SHARED_EVERY % SHARED_NAMES;
+        return format!("shared{shared}.t{}.test", shared % 5 + 1);
+    }
+    format!("q{number}.once.test")
+}
+
+fn in_datagram(server: SocketAddr, query: &[u8]) -> Result<(SocketAddr, Vec<u8>)> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.connect(server)?;
+    socket.set_read_timeout(Some(ANSWER_DEADLINE))?;
+    socket.send(query)?;
+    let mut reply = vec![0; 65_535];
+    let size = socket.recv(&mut reply).context("no answer")?;
+    reply.truncate(size);
+    Ok((socket.local_addr()?, reply))
+}
+
+fn over_stream(server: SocketAddr, query: &[u8]) -> Result<(SocketAddr, Vec<u8>)> {
+    let mut stream = TcpStream::connect_timeout(&server, ANSWER_DEADLINE)?;
+    stream.set_read_timeout(Some(ANSWER_DEADLINE))?;
+    // Length and message in one segment, as RFC 7766 8 requires.
+    stream.write_all(&[&u16::try_from(query.len())?.to_be_bytes(), query].concat())?;
+    let mut length = [0; 2];
+    stream.read_exact(&mut length).context("no answer")?;
+    let mut reply = vec![0; usize::from(u16::from_be_bytes(length))];
+    stream.read_exact(&mut reply)?;
+    Ok((stream.local_addr()?, reply))
+}

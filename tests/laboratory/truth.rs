@@ -1,0 +1,91 @@
+//! What the clients asked and the servers logged, and the records and views compared with it.
+
+use std::collections::HashMap;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use tap53_harness::laboratory::{Asked, Laboratory, Served};
+
+/// Identifier and name of a question; clients use each identifier once.
+pub(super) type Key = (u16, String);
+
+/// The truth about a load.
+pub(super) struct Truth {
+    pub(super) asked: Vec<Asked>,
+    /// What the servers that the clients asked logged.
+    pub(super) served: HashMap<Key, Served>,
+}
+
+impl Truth {
+    /// # Errors
+    /// When a question was not served exactly once.
+    pub(super) fn new(asked: Vec<Asked>, log: Vec<Served>) -> Result<Self> {
+        let logged = log.len();
+        let served: HashMap<_, _> =
+            log.into_iter().map(|served| ((served.id, served.qname.clone()), served)).collect();
+        ensure!(served.len() == logged, "{logged} served, with {} different keys", served.len());
+        for question in &asked {
+            ensure!(served.contains_key(&asked_key(question)), "{question:?} is in no log");
+        }
+        Ok(Self { asked, served })
+    }
+
+    pub(super) fn served(&self, question: &Asked) -> &Served {
+        &self.served[&asked_key(question)]
+    }
+}
+
+/// The key of a question.
+pub(super) fn asked_key(asked: &Asked) -> Key {
+    (asked.id, asked.qname.clone())
+}
+
+/// The key of a row with `dns_id` and `qname`.
+pub(super) fn row_key(row: &Value) -> Result<Key> {
+    let id = row["dns_id"].as_u64().context("no dns_id")?;
+    Ok((id.try_into()?, row["qname"].as_str().context("no qname")?.to_owned()))
+}
+
+/// Rows by the question that they are of.
+pub(super) fn by_key(rows: &[Value]) -> Result<HashMap<Key, Vec<&Value>>> {
+    let mut sorted: HashMap<Key, Vec<&Value>> = HashMap::new();
+    for row in rows {
+        sorted.entry(row_key(row)?).or_default().push(row);
+    }
+    Ok(sorted)
+}
+
+/// Names that the upstream resolver was asked for, with the number of times.
+pub(super) fn upstream_counts(laboratory: &Laboratory) -> Result<HashMap<String, usize>> {
+    let mut counts = HashMap::new();
+    for name in laboratory.asked_upstream()? {
+        *counts.entry(name).or_default() += 1;
+    }
+    Ok(counts)
+}
+
+/// How often a claim was made, how often it was right, and how often it should have been made.
+#[derive(Debug, Default)]
+pub(super) struct Score {
+    claimed: usize,
+    right: usize,
+    wanted: usize,
+}
+
+impl Score {
+    pub(super) const fn add(&mut self, claimed: bool, wanted: bool) {
+        self.claimed += claimed as usize;
+        self.wanted += wanted as usize;
+        self.right += (claimed && wanted) as usize;
+    }
+
+    /// Fails unless enough of the claims are right, and enough of those wanted were made.
+    pub(super) fn require(&self, what: &str, precision: f64, recall: f64) -> Result<()> {
+        let share = |of: usize| self.right as f64 / of as f64;
+        ensure!(
+            self.wanted > 0 && share(self.claimed) >= precision && share(self.wanted) >= recall,
+            "{what}: {self:?}, expected a precision of {precision} and a recall of {recall}"
+        );
+        Ok(())
+    }
+}
