@@ -25,6 +25,7 @@
 //!  telemetry  liveness, readiness, metrics and the log
 //!  doctor     checks whether a host can run tap53
 //!  probe      sends a query, and follows it through a running agent until its record
+//!  verdict    ok, warn or fail: the results of doctor and probe
 //!  verify     verifies that records are as an agent wrote them
 //!  replay     capture files in place of hooks
 //! ```
@@ -43,6 +44,7 @@ pub mod worker;
 pub mod control;
 pub mod doctor;
 pub mod telemetry;
+pub mod verdict;
 pub mod verify;
 
 pub mod replay;

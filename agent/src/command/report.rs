@@ -5,7 +5,7 @@ use std::{fmt::Display, process::ExitCode};
 use anyhow::Context;
 use clap::ValueEnum;
 use serde::Serialize;
-use tap53::doctor::Verdict;
+use tap53::verdict::Verdict;
 
 use super::table::print;
 use crate::exit;

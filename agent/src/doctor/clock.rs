@@ -68,7 +68,7 @@ fn synchronised(now: Timestamp, found: Result<(bool, i64), Errno>) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::Verdict;
+    use crate::verdict::Verdict;
 
     #[test]
     fn a_clock_at_1970_is_a_failure() {

@@ -50,7 +50,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::{config::Overrides, doctor::Verdict};
+    use crate::{config::Overrides, verdict::Verdict};
 
     #[test]
     fn a_directory_without_the_hosts_tree_is_a_warning_with_its_remedy() {

@@ -44,7 +44,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     use super::*;
-    use crate::doctor::Verdict;
+    use crate::verdict::Verdict;
 
     #[test]
     fn the_sockets_of_a_running_and_of_a_killed_agent_are_distinguished() {

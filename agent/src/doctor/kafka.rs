@@ -281,7 +281,7 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
-    use crate::doctor::Verdict;
+    use crate::verdict::Verdict;
 
     #[test]
     fn one_broker_that_can_be_reached_is_enough() {

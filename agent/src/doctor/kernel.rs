@@ -128,7 +128,7 @@ fn waiting(tried: &io::Result<()>) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::Verdict;
+    use crate::verdict::Verdict;
 
     fn capture(tc: TcChoice) -> CaptureConfig {
         let overrides = Overrides { interfaces: vec!["*".to_owned()], ..Overrides::default() };

@@ -85,7 +85,7 @@ fn unanswered(config: &KubernetesConfig, no_answer: NoAnswer) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config::Overrides, doctor::Verdict};
+    use crate::{config::Overrides, verdict::Verdict};
 
     #[test]
     fn a_denied_right_is_reported_with_the_rule_that_grants_it() {

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use super::Check;
 use crate::{
     config::{CONTROL_SOCKET, Config},
-    doctor::Verdict,
     probe::{self, Stage},
+    verdict::Verdict,
 };
 
 const AREA: &str = "live";

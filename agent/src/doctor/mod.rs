@@ -28,29 +28,10 @@ use std::{env, fmt, net::SocketAddr, path::Path};
 
 use serde::Serialize;
 
-use crate::config::{Config, Error, SinkConfig};
-
-/// Result of a check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Verdict {
-    /// Everything is as it should be.
-    Ok,
-    /// Capture works, but not as well as it could; or the check could not be made.
-    Warn,
-    /// Something does not work.
-    Fail,
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Ok => "ok",
-            Self::Warn => "warn",
-            Self::Fail => "fail",
-        })
-    }
-}
+use crate::{
+    config::{Config, Error, SinkConfig},
+    verdict::Verdict,
+};
 
 /// A check and its result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

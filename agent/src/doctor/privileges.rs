@@ -124,7 +124,7 @@ fn lockdown(in_force: Option<Lockdown>) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::Verdict;
+    use crate::verdict::Verdict;
 
     fn look_at(effective: &str, permitted: &str, bounding: &str, more: &str) -> Vec<Check> {
         look_from(Home::Kubernetes, effective, permitted, bounding, more)

@@ -254,7 +254,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{config::SubjectStrategy, doctor::Verdict};
+    use crate::{config::SubjectStrategy, verdict::Verdict};
     use tap53_sinks::registry::stub::{Answer, Stub, not_found};
 
     fn kafka(urls: &[String], register: bool) -> KafkaConfig {

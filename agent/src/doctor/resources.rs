@@ -147,7 +147,7 @@ fn cpus(workers: u32, limits: &Limits) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config::Overrides, doctor::Verdict};
+    use crate::{config::Overrides, verdict::Verdict};
 
     fn config(workers: u32) -> Config {
         let overrides = Overrides { interfaces: vec!["*".to_owned()], ..Overrides::default() };

@@ -27,9 +27,9 @@ use serde_json::Value;
 
 use crate::{
     control::client::{Client, Item},
-    doctor::Verdict,
     pipeline::random_bytes,
     tail::{LineFormat, Selection},
+    verdict::Verdict,
 };
 pub use query::Transport;
 use query::{Exchanged, exchange};

@@ -10,7 +10,7 @@ use tap53_base::settings::{
     whole_number,
 };
 
-use crate::selector::LabelSelector;
+use crate::selector::{LabelSelector, label_key};
 
 /// Environment variable with this node's name, which a DaemonSet sets from `spec.nodeName`.
 const NODE_NAME: &str = "NODE_NAME";
@@ -256,26 +256,6 @@ impl ContainersConfig {
 
 /// Maximum number of labels in a record.
 const MAX_LABELS: usize = 32;
-
-/// Accepts the key of a label: a name of up to 63 characters, optionally after a domain and a
-/// slash.
-pub(crate) fn label_key(text: &str) -> Result<String, String> {
-    let (domain, name) = text.split_once('/').map_or((None, text), |(d, name)| (Some(d), name));
-    let part = |part: &str, longest: usize, extra: &[char]| {
-        let allowed = |c: char| c.is_ascii_alphanumeric() || extra.contains(&c);
-        let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
-        part.len() <= longest
-            && part.chars().all(allowed)
-            && edge(part.chars().next())
-            && edge(part.chars().next_back())
-    };
-    let name_fits = part(name, 63, &['-', '_', '.']);
-    if name_fits && domain.is_none_or(|domain| part(domain, 253, &['-', '.'])) {
-        Ok(text.to_owned())
-    } else {
-        Err("is not the key of a label: write app, or app.kubernetes.io/name".to_owned())
-    }
-}
 
 /// Accepts only an absolute path: it must not depend on the directory that the agent starts in.
 fn absolute(text: &str) -> Result<PathBuf, String> {

@@ -8,8 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use kube::core::{Expression, Selector, SelectorExt as _};
 use serde::{Serialize, Serializer};
 
-use crate::config::label_key;
-
 /// Selects objects by their labels. The empty one selects nothing: it switches off what it is for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LabelSelector(Selector);
@@ -96,6 +94,26 @@ fn label_value(text: &str) -> Result<String, String> {
         Ok(text.to_owned())
     } else {
         Err(format!("has {text:?}, which is not the value of a label"))
+    }
+}
+
+/// Accepts the key of a label: a name of up to 63 characters, optionally after a domain and a
+/// slash.
+pub(crate) fn label_key(text: &str) -> Result<String, String> {
+    let (domain, name) = text.split_once('/').map_or((None, text), |(d, name)| (Some(d), name));
+    let part = |part: &str, longest: usize, extra: &[char]| {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || extra.contains(&c);
+        let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+        part.len() <= longest
+            && part.chars().all(allowed)
+            && edge(part.chars().next())
+            && edge(part.chars().next_back())
+    };
+    let name_fits = part(name, 63, &['-', '_', '.']);
+    if name_fits && domain.is_none_or(|domain| part(domain, 253, &['-', '.'])) {
+        Ok(text.to_owned())
+    } else {
+        Err("is not the key of a label: write app, or app.kubernetes.io/name".to_owned())
     }
 }
 
