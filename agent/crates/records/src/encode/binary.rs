@@ -188,6 +188,12 @@ impl<R: Buffer + ?Sized> Fields for Binary<'_, R> {
     }
 
     #[inline(always)]
+    fn nulls(&mut self, names: &[&'static str]) -> Result<(), Infallible> {
+        self.at += names.len();
+        Ok(())
+    }
+
+    #[inline(always)]
     fn accept_encoded(&mut self, encoded: &[u8]) -> bool {
         self.raw(encoded);
         true

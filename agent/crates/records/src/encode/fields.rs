@@ -24,6 +24,9 @@ pub(super) trait Fields {
     /// Consumes one field.
     fn field(&mut self, name: &'static str, value: impl Value) -> Result<(), Self::Error>;
 
+    /// Consumes several fields that are null: optional values with one field each in both profiles.
+    fn nulls(&mut self, names: &[&'static str]) -> Result<(), Self::Error>;
+
     /// Consumes several fields by their Avro encoding. Returns false if the consumer needs each
     /// field separately.
     fn accept_encoded(&mut self, _encoded: &[u8]) -> bool {
@@ -67,5 +70,9 @@ impl<S: SerializeStruct> Fields for Named<S> {
 
     fn field(&mut self, name: &'static str, value: impl Value) -> Result<(), S::Error> {
         self.0.serialize_field(name, &value)
+    }
+
+    fn nulls(&mut self, names: &[&'static str]) -> Result<(), S::Error> {
+        names.iter().try_for_each(|name| self.0.serialize_field(name, &None::<()>))
     }
 }

@@ -46,6 +46,11 @@ impl<F: Fields> Fields for Flat<'_, F> {
     }
 
     #[inline(always)]
+    fn nulls(&mut self, names: &[&'static str]) -> Result<(), F::Error> {
+        self.0.nulls(names)
+    }
+
+    #[inline(always)]
     fn accept_encoded(&mut self, encoded: &[u8]) -> bool {
         self.0.accept_encoded(encoded)
     }

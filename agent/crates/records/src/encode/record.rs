@@ -269,15 +269,26 @@ impl<'a> Record<'a> {
     /// Passes what is known about the path: address translation, and the place of this node.
     #[inline(always)]
     fn path_fields<F: Fields>(&self, f: &mut F) -> Result<(), F::Error> {
+        const TRANSLATED: [&str; 4] = [
+            "backend_address",
+            "backend_port",
+            "translated_client_address",
+            "translated_client_port",
+        ];
         let Transaction { flow, sightings, .. } = self.transaction;
-        let shown = |side, end: Option<SocketAddr>| {
-            end.map(|end| Address::from(self.policy.address(side, end.ip())))
-        };
-        let (backend, translated) = (sightings.backend(flow), sightings.translated_client(flow));
-        f.field("backend_address", shown(Side::Server, backend))?;
-        f.field("backend_port", backend.map(|end| end.port()))?;
-        f.field("translated_client_address", shown(Side::Client, translated))?;
-        f.field("translated_client_port", translated.map(|end| end.port()))?;
+        if sightings.count == 1 {
+            f.nulls(&TRANSLATED)?;
+        } else {
+            let shown = |side, end: Option<SocketAddr>| {
+                end.map(|end| Address::from(self.policy.address(side, end.ip())))
+            };
+            let backend = sightings.backend(flow);
+            f.field(TRANSLATED[0], shown(Side::Server, backend))?;
+            f.field(TRANSLATED[1], backend.map(|end| end.port()))?;
+            let client = sightings.translated_client(flow);
+            f.field(TRANSLATED[2], shown(Side::Client, client))?;
+            f.field(TRANSLATED[3], client.map(|end| end.port()))?;
+        }
         f.field("nat", Symbol::of_nat(sightings.nat))?;
         f.field("sighting_count", int(sightings.count))?;
         f.field("exchange_id", self.policy.exchange_id(self.transaction))?;
@@ -308,22 +319,34 @@ impl<'a> Record<'a> {
     }
 }
 
+const CHAIN: [&str; 9] = [
+    "answered_from",
+    "upstream_count",
+    "upstream_time_ns",
+    "resolver_time_ns",
+    "served_record_id",
+    "served_count",
+    "search_group",
+    "search_step",
+    "search_winner",
+];
+
 /// Passes the place of a transaction in chains and in a lookup through a search list.
 #[inline(always)]
 fn chain_fields<F: Fields>(f: &mut F, chain: Option<&Chain>) -> Result<(), F::Error> {
-    let source = chain.and_then(|chain| chain.source);
-    f.field("answered_from", source.map(|source| source.from.symbol()))?;
+    let Some(&Chain { source, served, search }) = chain else {
+        return f.nulls(&CHAIN);
+    };
+    f.field(CHAIN[0], source.map(|source| source.from.symbol()))?;
     let decided = source.filter(|source| source.from.is_decided());
-    f.field("upstream_count", decided.map(|source| int(source.upstream_count)))?;
-    f.field("upstream_time_ns", decided.map(|source| nanoseconds(source.upstream_ns)))?;
-    f.field("resolver_time_ns", decided.map(|source| nanoseconds(source.resolver_ns)))?;
-    let served = chain.and_then(|chain| chain.served);
-    f.field("served_record_id", served.and_then(|served| served.record))?;
-    f.field("served_count", served.map(|served| int(served.count)))?;
-    let search = chain.and_then(|chain| chain.search);
-    f.field("search_group", search.map(|search| search.group))?;
-    f.field("search_step", search.map(|search| int(search.step)))?;
-    f.field("search_winner", search.map(|search| search.is_winner))
+    f.field(CHAIN[1], decided.map(|source| int(source.upstream_count)))?;
+    f.field(CHAIN[2], decided.map(|source| nanoseconds(source.upstream_ns)))?;
+    f.field(CHAIN[3], decided.map(|source| nanoseconds(source.resolver_ns)))?;
+    f.field(CHAIN[4], served.and_then(|served| served.record))?;
+    f.field(CHAIN[5], served.map(|served| int(served.count)))?;
+    f.field(CHAIN[6], search.map(|search| search.group))?;
+    f.field(CHAIN[7], search.map(|search| int(search.step)))?;
+    f.field(CHAIN[8], search.map(|search| search.is_winner))
 }
 
 /// Converts to an Avro long, which holds 292 years of nanoseconds.
@@ -374,30 +397,42 @@ fn edns_fields<'a, F: Fields>(
     policy: &Policy,
     portion: &MessagePortion,
 ) -> Result<(), F::Error> {
-    f.field(names[0], edns.map(|edns| edns.version))?;
-    f.field(names[1], edns.map(|edns| edns.udp_payload_size))?;
-    f.field(names[2], edns.map(|edns| edns.dnssec_ok))?;
-    f.field(names[3], edns.map(|edns| edns.compact_ok))?;
-    f.field(names[4], edns.map(|edns| edns.deleg_ok))?;
-    let subnet = edns.and_then(|edns| edns.client_subnet);
-    let subnet = subnet.and_then(|subnet| policy.client_subnet(subnet));
-    f.field(names[5], subnet.map(Address::from))?;
-    f.field(names[6], subnet.map(|subnet| subnet.scope_prefix))?;
-    let nsid = edns.and_then(|edns| edns.nsid);
-    let nsid = nsid.filter(|nsid| portion.nsid && policy.shows_nsid(nsid));
-    f.field(names[7], nsid.map(Bytes))?;
-    let cookie = edns.and_then(|edns| edns.cookie).filter(|_| policy.shows_cookies());
-    f.field(names[8], cookie.map(Bytes))?;
-    let error = edns.and_then(|edns| edns.extended_error);
-    f.field(names[9], error.map(|error| error.code))?;
-    let text = error.filter(|_| portion.error_text).map(|error| error.text);
-    f.field(names[10], text.and_then(|text| policy.error_text(text)))?;
-    f.field(names[11], edns.and_then(|edns| edns.padding))?;
+    match edns {
+        None => f.nulls(&names[..12])?,
+        Some(edns) => edns_values(f, names, &edns, policy, portion)?,
+    }
     let options = |edns: Edns<'a>| {
         let shown = edns.options().filter(|(code, _)| policy.shows_option(*code));
         shown.take(portion.options)
     };
     f.field(names[12], Array(edns.map(|edns| move || options(edns))))
+}
+
+/// Passes the fields of a message's EDNS that are no list.
+#[inline(always)]
+fn edns_values<F: Fields>(
+    f: &mut F,
+    names: &EdnsNames,
+    edns: &Edns<'_>,
+    policy: &Policy,
+    portion: &MessagePortion,
+) -> Result<(), F::Error> {
+    f.field(names[0], Some(edns.version))?;
+    f.field(names[1], Some(edns.udp_payload_size))?;
+    f.field(names[2], Some(edns.dnssec_ok))?;
+    f.field(names[3], Some(edns.compact_ok))?;
+    f.field(names[4], Some(edns.deleg_ok))?;
+    let subnet = edns.client_subnet.and_then(|subnet| policy.client_subnet(subnet));
+    f.field(names[5], subnet.map(Address::from))?;
+    f.field(names[6], subnet.map(|subnet| subnet.scope_prefix))?;
+    let nsid = edns.nsid.filter(|nsid| portion.nsid && policy.shows_nsid(nsid));
+    f.field(names[7], nsid.map(Bytes))?;
+    f.field(names[8], edns.cookie.filter(|_| policy.shows_cookies()).map(Bytes))?;
+    let error = edns.extended_error;
+    f.field(names[9], error.map(|error| error.code))?;
+    let text = error.filter(|_| portion.error_text).map(|error| error.text);
+    f.field(names[10], text.and_then(|text| policy.error_text(text)))?;
+    f.field(names[11], edns.padding)
 }
 
 impl Encodable for Record<'_> {

@@ -31,6 +31,11 @@ impl Fields for Names {
         self.0.push(name);
         Ok(())
     }
+
+    fn nulls(&mut self, names: &[&'static str]) -> Result<(), Self::Error> {
+        self.0.extend(names);
+        Ok(())
+    }
 }
 
 fn schema_names() -> Vec<&'static str> {
