@@ -243,10 +243,7 @@ impl Recorder {
     ) {
         // First: an excluded transaction needs no attribution.
         if let Some(reason) = self.excluded(transaction) {
-            counts.records_created += 1;
-            let amount = Amount::record(u64::from(transaction.messages()));
-            counts.filtered[reason as usize] += amount;
-            return;
+            return count_filtered(transaction, reason, counts);
         }
         if self.names_version != self.names.version() {
             self.learn_names();
@@ -265,13 +262,8 @@ impl Recorder {
                 owners_ns: if awaits_owner { owners_ns } else { 0 },
                 chain_ns: chain_until_ns,
             };
-            if wanted.any() {
-                let granted = self.pending.admit(transaction, wanted);
-                counts.chains_without_verdict += u64::from(granted.chain_ns != wanted.chain_ns);
-                if granted.any() {
-                    self.pending.push(transaction, granted);
-                    return;
-                }
+            if wanted.any() && defer(&mut self.pending, transaction, wanted, counts) {
+                return;
             }
         }
         if self.client_node_only
@@ -279,10 +271,7 @@ impl Recorder {
             && client.owner.is_pod()
             && client.owner.is_on(self.node_tag) == Some(false)
         {
-            counts.records_created += 1;
-            let amount = Amount::record(u64::from(transaction.messages()));
-            counts.filtered[FilterReason::OtherNode as usize] += amount;
-            return;
+            return count_filtered(transaction, FilterReason::OtherNode, counts);
         }
         let node_role = NodeRole::of(
             if query.is_known() { Some(true) } else { client.owner.is_on(self.node_tag) },
@@ -291,17 +280,9 @@ impl Recorder {
                 false => server.owner.is_on(self.node_tag),
             },
         );
-        counts.records_created += 1;
-        counts.messages_in_records += u64::from(transaction.messages());
-        counts.records_numbered += 1;
         count_endpoint(&client, &mut counts.endpoints);
         count_endpoint(&server, &mut counts.endpoints);
-        for anomaly in transaction.anomalies.iter() {
-            counts.anomalies[anomaly as usize] += 1;
-        }
-        if let Some(source) = transaction.chain.and_then(|chain| chain.source) {
-            counts.answered_from[source.from as usize] += 1;
-        }
+        count_record(transaction, counts);
         let first = transaction.first();
         let observer = observer_of(&self.observers, &self.unknown_observer, first);
         let response_observer = match transaction.response() {
@@ -416,6 +397,43 @@ fn server<'a>(owners: &'a Reader, transaction: &Transaction<'_>, began_us: i64) 
         }
     }
     owners.endpoint(addressed, began_us, responder)
+}
+
+/// Keeps a transaction until its deadlines; returns false if there is no room for it.
+#[cold]
+fn defer(
+    pending: &mut PendingTransactions,
+    transaction: &Transaction<'_>,
+    wanted: Deadlines,
+    counts: &mut WorkerCounts,
+) -> bool {
+    let granted = pending.admit(transaction, wanted);
+    counts.chains_without_verdict += u64::from(granted.chain_ns != wanted.chain_ns);
+    if granted.any() {
+        pending.push(transaction, granted);
+    }
+    granted.any()
+}
+
+/// Counts a transaction that is not recorded.
+#[inline]
+fn count_filtered(transaction: &Transaction<'_>, reason: FilterReason, counts: &mut WorkerCounts) {
+    counts.records_created += 1;
+    counts.filtered[reason as usize] += Amount::record(u64::from(transaction.messages()));
+}
+
+/// Counts a transaction that is recorded.
+#[inline]
+fn count_record(transaction: &Transaction<'_>, counts: &mut WorkerCounts) {
+    counts.records_created += 1;
+    counts.messages_in_records += u64::from(transaction.messages());
+    counts.records_numbered += 1;
+    for anomaly in transaction.anomalies.iter() {
+        counts.anomalies[anomaly as usize] += 1;
+    }
+    if let Some(source) = transaction.chain.and_then(|chain| chain.source) {
+        counts.answered_from[source.from as usize] += 1;
+    }
 }
 
 /// Counts how an endpoint of a record is known.
