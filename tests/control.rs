@@ -203,7 +203,7 @@ fn the_status_is_json_and_true() -> Result<()> {
     let lab = Lab::new()?;
     let agent = Agent::start(&lab.server, CONFIGURATION, &[])?;
     lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
-    // What the hooks have captured takes a moment to come out of the rings.
+    // Captured packets take a moment to pass the rings.
     let status = wait::until("both packets to be taken in", DEADLINE, || {
         let status = status(&agent)?;
         let received = status["ledger"]["agent"]["packets"]["received"] == 2;

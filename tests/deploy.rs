@@ -109,7 +109,7 @@ impl<'a> Pod<'a> {
         let spec = &daemon_set["spec"]["template"]["spec"];
         let container = &spec["containers"][0];
 
-        // As the kubelet mounts it: anyone may read.
+        // The kubelet mounts it with these permissions: anyone may read.
         let config = tempfile::tempdir()?;
         fs::set_permissions(config.path(), fs::Permissions::from_mode(0o755))?;
         let config_map = object(api, "configmap", RELEASE)?;

@@ -74,7 +74,7 @@ fn the_example_is_what_replay_prints() -> Result<()> {
     let printed = without_drawn(&replay(&["--json"])?)?;
     let path = docs().join("example.jsonl");
     let mut written = without_drawn(&fs::read_to_string(&path).unwrap_or_default())?;
-    // What is drawn at random changes only together with something else.
+    // Random values change only together with something else.
     if env::var_os("UPDATE_DOCS").is_some() && written != printed {
         fs::write(&path, replay(&["--json"])?)?;
         written = without_drawn(&fs::read_to_string(&path)?)?;

@@ -1,6 +1,8 @@
 //! The two-node laboratory: the records of two agents, and the SQL over both, against what clients asked
 //! and servers logged.
 
+#[path = "laboratory/answers.rs"]
+mod answers;
 #[path = "laboratory/cache.rs"]
 mod cache;
 #[path = "laboratory/engines.rs"]

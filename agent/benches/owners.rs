@@ -188,7 +188,7 @@ fn pods_of_node() -> impl Iterator<Item = usize> {
 }
 
 fn main() {
-    // As the kernel delivers them: no client sends two queries in a row.
+    // In the order in which the kernel delivers them: no client sends two queries in a row.
     let clients = |clients: usize| -> Vec<Sample> {
         let client = |number| u32::try_from(scattered(number % clients, CLUSTER));
         (0..TRANSACTIONS)

@@ -38,7 +38,7 @@ unsafe extern "C" {
 /// Waits as C11's `cnd_timedwait` does, but is not affected by changes of the wall clock.
 ///
 /// # Safety
-/// As for C's function: a condition, a mutex that this thread has locked, and a time by the wall clock.
+/// The same as for C's function: a condition, a mutex that this thread has locked, and a time by the wall clock.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn cnd_timedwait(
     condition: *mut pthread_cond_t,

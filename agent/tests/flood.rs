@@ -23,7 +23,7 @@ use tap53_transactions::pair::{self, RecordIds, SharedNotes};
 
 const SPOOFED: u32 = 100_000;
 const HALF_OPEN: u32 = 100_000;
-/// A genuine pair among so many spoofed queries.
+/// The number of spoofed queries for each genuine pair.
 const GENUINE_EVERY: u32 = 1_000;
 /// Maximum growth of full tables in bytes: memory that an allocator does not return.
 const SLACK_BYTES: u64 = 8 << 20;
@@ -100,7 +100,7 @@ fn packet(
     (header, bytes)
 }
 
-/// The UDP header behind the ports, and a message.
+/// The UDP header after the ports, and a message.
 fn message(response: bool) -> Vec<u8> {
     let mut wire = vec![0, 9, if response { 0x81 } else { 1 }, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     wire.extend(b"\x05flood\x04test\0\0\x01\0\x01");
@@ -108,7 +108,7 @@ fn message(response: bool) -> Vec<u8> {
     [&length.to_be_bytes(), &[0, 0][..], &wire].concat()
 }
 
-/// The SYN behind the ports.
+/// The SYN after the ports.
 fn syn(number: u32) -> Vec<u8> {
     let mut rest = number.to_be_bytes().to_vec();
     rest.extend([0, 0, 0, 0, 5 << 4, 2, 0xff, 0xff, 0, 0, 0, 0]);

@@ -175,7 +175,7 @@ fn a_stalled_follower_loses_lines_that_are_counted_and_capture_loses_nothing() -
     assert!(lost > 0, "it lost nothing: {told}");
     assert_eq!(stalled.0.stdout().len() + lost, LOAD + asked, "{lost} lost");
     assert_eq!(lost_in_status, lost);
-    // What the one loses, the other has.
+    // The one follower has what the other loses.
     assert!(awake.0.wait(DEADLINE)?.success());
     assert_eq!(awake.0.stdout().len(), LOAD + asked + 1, "with the heading");
     Ok(())

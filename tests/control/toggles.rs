@@ -240,7 +240,7 @@ fn repeated_reloads_leak_nothing() -> Result<()> {
     let client = Client::new(&agent.control_socket());
     for round in 0..60 {
         for (yaml, on) in [(&with, true), (&without, false)] {
-            // As an editor does it, and half of the time by a signal as well.
+            // The same way as an editor, and half of the time by a signal as well.
             let new = agent.directory().join("new");
             fs::write(&new, yaml)?;
             fs::rename(&new, &path)?;

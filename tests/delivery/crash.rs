@@ -48,7 +48,7 @@ fn an_agent_that_is_killed_again_and_again_loses_no_record_that_it_accepted() ->
         if ended.records("spooled")? == 0 {
             break;
         }
-        // As long as it makes progress.
+        // It is not killed while it makes progress.
         ensure!(ended.records("delivered")? > 0, "{}", ended.log);
     }
     let consumed = consume(&kafka)?;

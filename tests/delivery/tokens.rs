@@ -241,7 +241,7 @@ fn tokens_are_requested_in_time_and_retried_while_the_server_fails() -> Result<(
     let used = count(&ended.log, "event=\"token_renewed\"");
     ensure!(used >= asked - 1, "{used} of {asked}");
     require_unseen(&ended, &["not the secret".to_owned(), CLIENT_SECRET.to_owned()])?;
-    // What tokens begin with.
+    // Tokens begin with this.
     assert_eq!(count(&ended.log, "eyJ"), 0, "{}", ended.log);
     Ok(())
 }

@@ -113,7 +113,7 @@ fn each_value_changes_its_own_lines_only() -> Result<()> {
     );
     let of_node = differing(&["--set", "stateVolume.hostPath.path=/srv/tap53"])?;
     assert_eq!(of_node, ["hostPath:", "path: /srv/tap53"]);
-    // What takes things away adds nothing.
+    // A value that removes something adds nothing.
     for less in ["spool.mode=off", "prepareStateVolume=false", "stateVolume=null"] {
         assert_eq!(differing(&["--set", less])?, [""; 0], "{less}");
     }

@@ -91,7 +91,7 @@ fn rights_by_doctor(pod: &Pod<'_>) -> Result<BTreeSet<(String, String, String)>>
     let rights = found["what"].as_str().and_then(|what| what.strip_prefix("allowed: "));
     let rights = rights.with_context(|| found.to_string())?.split(", ");
     let parts = |right: &str| {
-        // As of `kubectl auth can-i`: without the name of the object and the namespace.
+        // `kubectl auth can-i` asks the same, without the name of the object and the namespace.
         let (verb, object) = right.split_once(' ')?;
         let kind = object.split([' ', '/']).next()?;
         let (resource, group) = kind.split_once('.').unwrap_or((kind, ""));

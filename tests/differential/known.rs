@@ -151,7 +151,7 @@ const KNOWN: &[Known] = &[
         applies: |case| {
             case.is_rdata()
                 && case.name.starts_with("type A6: ")
-                // Of the suffix's first byte three bits count.
+                // Three bits of the suffix's first byte count.
                 && case.text() == "61 ::7:ffff:ffff:ffff:ffff a.test"
                 && case.difference.theirs == "61 ::ff:ffff:ffff:ffff:ffff a.test"
         },

@@ -86,7 +86,7 @@ fn directories_that_the_start_creates_are_checked_at_their_parents() -> Result<(
     let arguments = &["--config", &config];
     let found = machine.doctor(&Start { arguments, ..Start::default() })?;
     found.require("fail", "outputs", &["state", "cannot be created", "Permission"], &[&install])?;
-    // As the container beside the agent's does it.
+    // The container beside the agent's does the same.
     let status = std::process::Command::new(agent::binary()?)
         .args(["prepare", &kept_text, "--user", NOBODY])
         .status()?;

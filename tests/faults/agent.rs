@@ -51,7 +51,7 @@ pub(super) fn killed_fast(stage: &mut Stage<'_>) -> Result<Vec<Row>> {
         run.feed_until_logged(stage, 200 + round * 97 % 800)?;
         let is_away = round % 4 == 2;
         if is_away {
-            // What waits comes first, so that memory is where new records go.
+            // Waiting records come first, so new records go to memory.
             run.wait_until_delivered()?;
             stage.kafka.kill();
             run.feed_until_logged(stage, 2_000)?;

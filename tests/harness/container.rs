@@ -229,7 +229,7 @@ impl Root {
         let mut mounts = Vec::new();
         for (to, volume) in kernel.iter().chain(volumes) {
             let to = image.path(to);
-            // As the runtime creates them if the image has none.
+            // The runtime creates these if the image has none.
             fs::create_dir_all(&to).with_context(|| format!("make {}", to.display()))?;
             mounts.push((c_string(volume.path())?, c_string(&to)?));
         }

@@ -117,7 +117,7 @@ impl Spark {
     /// A program of Spark's with the settings of the jobs, and `scratch` for its files.
     fn command(&self, space: &Namespace, program: &str, scratch: &Path) -> Command {
         let mut command = space.command(self.home.join("bin").join(program));
-        // Of its 200 partitions by default, most would be empty here.
+        // By default there are 200 partitions; most would be empty here.
         command.args(["--master", MASTER, "--conf", "spark.sql.shuffle.partitions=4"]);
         command.args(["--driver-memory", MEMORY, "--properties-file"]);
         command.arg(jobs().join("spark.conf"));

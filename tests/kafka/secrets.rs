@@ -67,7 +67,7 @@ fn secrets_show_neither_in_the_configuration_nor_in_status_metrics_log_and_ledge
     .into_iter()
     .enumerate()
     {
-        // What tokens begin with: those of the endpoint are not known here.
+        // Tokens begin with this; those of the endpoint are not known here.
         let secrets = [token.as_str(), CLIENT_SECRET, "eyJ0eXAi"];
         let yaml = sink(&kafka.token_address(), &security, &sasl);
         let agent = Agent::start(&lab.server, &yaml, &["--log-level", "debug"])?;

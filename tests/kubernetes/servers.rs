@@ -165,7 +165,7 @@ fn an_account_that_may_see_its_node_alone_loses_the_servers_elsewhere_alone() ->
     let owner = reader.owner([10, 0, 0, 7].into(), (now_s()? + 1) * 1_000_000).identity();
     assert_eq!(owner.pod_uid.as_deref(), Some(&*pod.uid));
 
-    // Of the same rights `tap53 doctor` finds the same.
+    // `tap53 doctor` finds the same about these rights.
     let rights = rights::check(Some(&kubeconfig), rights::needed(&config, "node-1"));
     let rights = rights.map_err(|error| anyhow::anyhow!("{error:?}"))?;
     let refused: Vec<_> =

@@ -1,4 +1,4 @@
-//! What the clients asked and the servers logged, and the records and views compared with it.
+//! The questions of the clients and the logs of the servers, to which records and views are compared.
 
 use std::collections::HashMap;
 

@@ -200,7 +200,7 @@ pub(super) fn ipv6<F: Frame + ?Sized>(
         let [following, units, fragment_high, fragment_low] = extension;
         let length = match next {
             number::FRAGMENT => {
-                // A fragment of a fragment, which nobody reassembles.
+                // A fragment of a fragment: no stack reassembles those.
                 if first_fragment_offset != 0 {
                     return Err(Counter::MalformedHeader);
                 }

@@ -102,7 +102,7 @@ unsafe impl<C: ProducerContext + 'static> Send for Queue<C> {}
 
 impl<C: ProducerContext + 'static> Queue<C> {
     fn of(shared: Arc<Shared<C>>) -> Self {
-        // What librdkafka adds to the descriptor.
+        // librdkafka adds this to the descriptor.
         let one = 1_u64;
         let (client, descriptor) = (shared.producer.client().native_ptr(), &shared.event);
         // SAFETY: the client lives as long as `shared`. librdkafka copies the payload, and writes it

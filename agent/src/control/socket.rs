@@ -300,7 +300,7 @@ mod tests {
         let error = Socket::open(&config(&path)).err().unwrap();
         assert!(matches!(error, Error::InUse { pid: Some(pid), .. } if pid == std::process::id()));
         assert!(UnixStream::connect(&path).is_ok());
-        // As after SIGKILL: the files are there, and the kernel has dropped lock and listener.
+        // This is the state after SIGKILL: the files exist, and the kernel has dropped lock and listener.
         drop(live.take_listener());
         live.lock.file.unlock().unwrap();
         std::mem::forget(live);

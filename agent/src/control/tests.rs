@@ -293,7 +293,7 @@ fn an_unread_answer_is_given_up() {
     let mut deaf = setup.connect();
     deaf.write_all(b"{\"version\":1,\"call\":\"status\"}\n").unwrap();
     until(|| setup.counts().unread == 1);
-    // What a client reads, however much, it gets.
+    // A client gets all that it reads, however much that is.
     assert_eq!(setup.client().status().unwrap().status["interfaces"][19_999]["name"], "eth0");
 }
 
@@ -328,7 +328,7 @@ fn followers_see_records_and_the_end() {
     let mut line = Vec::new();
     assert!(matches!(following.next(&mut line), Ok(Item::Line)));
     assert!(String::from_utf8_lossy(&line).contains("www.example.test"));
-    // What comes last is still seen.
+    // The last line still arrives.
     samples::with_record("unanswered", |record| feed.push(record));
     feed.deliver();
     setup.server = None;

@@ -122,7 +122,7 @@ impl fmt::Display for Report {
         for Stage { stage, verdict, text, after_us } in &self.stages {
             write!(f, "{verdict:5} {stage:9} {text}")?;
             if let Some(us) = after_us {
-                // As milliseconds, with three digits after the point.
+                // In milliseconds, with three digits after the point.
                 write!(f, " (after {}.{:03} ms)", us / 1_000, us % 1_000)?;
             }
             writeln!(f)?;

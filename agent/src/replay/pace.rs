@@ -9,10 +9,10 @@ use std::{
 /// Speed at which frames are replayed.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Speed {
-    /// As fast as possible.
+    /// Without pauses.
     #[default]
     AsFast,
-    /// As recorded, faster by this factor.
+    /// At the recorded speed times this factor.
     Recorded(f64),
 }
 

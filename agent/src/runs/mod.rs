@@ -22,7 +22,7 @@
 //!   and writes after that one has ended.
 //! - Nothing here keeps the agent from capturing: errors of reading or writing are logged.
 //!
-//! Durations are by CLOCK_BOOTTIME, which nobody can set, and by the wall clock only across a
+//! Durations are by CLOCK_BOOTTIME, which cannot be set, and by the wall clock only across a
 //! restart of the machine.
 
 pub mod config;

@@ -105,7 +105,7 @@ fn a_run_reports_the_end_of_the_previous_one_and_the_losses_of_all() {
     first.attached(&first.before_attaching(), &[]);
     assert_eq!(first.previous().unwrap().previous_run, None);
     first.save(&[], &|| standing("copy", 2));
-    // As after a kill: the lock goes with the process.
+    // The same happens after a kill: the lock ends with the process.
     drop(first);
     let mut second = open(&path);
     second.attached(&second.before_attaching(), &[]);

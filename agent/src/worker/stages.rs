@@ -34,7 +34,7 @@ struct Datagrams {
     pairing: Pairing,
 }
 
-/// Whether a message may still be handed over to another worker.
+/// States if a message may still be handed over to another worker.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ownership {
     /// It came from this worker's ring.

@@ -30,7 +30,7 @@ pub fn message(wire: &[u8]) {
             assert!(wire.len() < Message::HEADER_SIZE, "a header is enough to make a message");
             return;
         };
-        // What an earlier message left in the buffers shows nowhere.
+        // Nothing of an earlier message in the buffers is visible.
         REUSED.with_borrow_mut(|reused| {
             assert!(reused.read(wire, kept));
             assert!(*reused == fresh, "read into used buffers: {reused:?}, new: {fresh:?}");

@@ -176,7 +176,7 @@ impl Tap {
     /// Every byte of either direction, in any order; no acknowledgement of what did not come.
     fn whole(&mut self, input: &mut Input<'_>) {
         for side in [0, 1] {
-            // As much waits at once as the limit allows.
+            // The limit bounds what waits at once.
             for (start, end) in input.pieces(self.connections[0][side].octets.len(), 100) {
                 self.segment(Kind::Whole, 0, side, tcp_flags::ACK, (start, end), 0);
             }

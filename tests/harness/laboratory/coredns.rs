@@ -83,7 +83,7 @@ impl CoreDns {
         Ok(Self { process, address, _directory: directory })
     }
 
-    /// What it has served so far.
+    /// The queries that it has served so far.
     pub(super) fn served(&self) -> Result<Vec<Served>> {
         Served::read_all(self.address, &self.process.stdout().lines())
     }

@@ -79,7 +79,7 @@ impl Load {
             .collect()
     }
 
-    /// As the resolver of the C library does: from a port of its own.
+    /// The same way as the resolver of the C library: from a port of its own.
     fn ask(&self, number: usize) -> Result<Asked> {
         let is_unique = !number.is_multiple_of(SHARED_EVERY);
         let over_tcp = number.is_multiple_of(TCP_EVERY);

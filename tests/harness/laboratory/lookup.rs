@@ -10,7 +10,7 @@ use crate::{process::run, scratch};
 /// The search list of a pod of the namespace `default`.
 const SEARCH: &str = "default.svc.cluster.local svc.cluster.local cluster.local";
 
-/// What a pod's `resolv.conf` says.
+/// The content of a pod's `resolv.conf`.
 #[derive(Clone, Copy, Debug)]
 pub struct Resolver {
     /// The server.

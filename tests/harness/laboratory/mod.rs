@@ -84,11 +84,19 @@ pub struct Plan {
     pub masquerade: bool,
     /// True if each node has a cache, which forwards to the service.
     pub node_cache: bool,
+    /// True if the agents follow the chains behind answers.
+    pub chains: bool,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { pods: [1, 0], backends: vec![1], masquerade: false, node_cache: false }
+        Self {
+            pods: [1, 0],
+            backends: vec![1],
+            masquerade: false,
+            node_cache: false,
+            chains: false,
+        }
     }
 }
 
@@ -101,6 +109,7 @@ pub struct Laboratory {
     pods: [Vec<Pod>; 2],
     nodes: [Node; 2],
     _upstream_space: Namespace,
+    chains: bool,
     /// The network between the nodes, where [`NETWORK_IP`] is.
     pub network: Namespace,
     directory: TempDir,
@@ -147,6 +156,7 @@ impl Laboratory {
             pods,
             nodes,
             _upstream_space: upstream_space,
+            chains: plan.chains,
             network,
             directory,
         })
@@ -177,8 +187,10 @@ impl Laboratory {
         let start = |node: &Node| {
             let yaml = format!(
                 "node: {}\ninterfaces: {{include: [\"eth0\", \"veth*\"]}}\n\
-                 pair: {{timeout_ms: 2000}}\ncontainers: {{enabled: false}}\n{}\n",
+                 pair: {{timeout_ms: 2000}}\ncontainers: {{enabled: false}}\n\
+                 chains: {{enabled: {}}}\n{}\n",
                 node.name,
+                self.chains,
                 sinks.replace("$NODE", &node.name)
             );
             Agent::start(&node.namespace, &yaml, &[])
@@ -186,7 +198,7 @@ impl Laboratory {
         Ok([start(&self.nodes[0])?, start(&self.nodes[1])?])
     }
 
-    /// What the DNS pods have served so far, by their logs.
+    /// The queries that the DNS pods have served so far, by their logs.
     ///
     /// # Errors
     /// When a line cannot be read.
@@ -194,7 +206,7 @@ impl Laboratory {
         collect(self.dns_pods.iter().map(|(server, _)| server))
     }
 
-    /// What the node caches have served so far, by their logs.
+    /// The queries that the node caches have served so far, by their logs.
     ///
     /// # Errors
     /// When a line cannot be read.

@@ -15,7 +15,7 @@ pub struct Recording {
     directory: TempDir,
 }
 
-/// What the agents of both nodes have written.
+/// The output of the agents of both nodes.
 pub struct Recorded {
     /// The ledger of each node's agent.
     pub ledgers: [Value; 2],

@@ -106,7 +106,7 @@ impl<'a> Connect<'a> {
             .with_file_name("deploy/downstream/connect/worker.properties");
         let mut text = fs::read_to_string(&deployed)
             .with_context(|| format!("read {}", deployed.display()))?;
-        // Of two with one name the last one counts.
+        // The last of two with one name counts.
         let Start { brokers, replicas, .. } = start;
         write!(
             text,

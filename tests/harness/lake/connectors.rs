@@ -176,7 +176,7 @@ const FIXED: [(&str, &str); 27] = [
     ("iceberg.tables.default-partition-by", "hour(event_time)"),
     // Each commit writes a file of each task and hour: short intervals make many small files.
     ("iceberg.control.commit.interval-ms", "120000"),
-    // What a task has not reported by then is in the next commit.
+    // The next commit has what a task has not reported by then.
     ("iceberg.control.commit.timeout-ms", "30000"),
 ];
 

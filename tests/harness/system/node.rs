@@ -162,7 +162,7 @@ fn start_collector(
     topic: &str,
     socket: &Path,
 ) -> Result<Process> {
-    // Of the run before.
+    // It is that of the previous run.
     let _ = fs::remove_file(socket);
     let configuration = socket.with_extension("yaml");
     fs::write(&configuration, collector_configuration(&kafka.address(), topic, socket))?;

@@ -152,7 +152,7 @@ pub(super) fn measure(plan: &Plan) -> Result<String> {
     let fleet =
         Fleet { stage: &stage, plan, programs: &programs, api: &api, token: fleet_token(&api)? };
     fleet.populate()?;
-    // What a change itself costs, and what the server does otherwise meanwhile.
+    // The cost of a change itself, and of whatever else the server does meanwhile.
     let alone = [fleet.change_alone(POD)?, fleet.change_alone(NODE)?];
     let (mut measured, mut large) = (measured_table(), large_table());
     for watch in watches() {

@@ -70,7 +70,7 @@ pub struct Status {
 /// State of one watch.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct WatchStatus {
-    /// What it watches: `pods`, `server_pods`, `services`, `nodes`.
+    /// The watched objects: `pods`, `server_pods`, `services`, `nodes`.
     pub resource: &'static str,
     /// True if the watch has listed its objects and follows them now.
     pub connected: bool,

@@ -6,7 +6,7 @@
 //! | stage of a connection | closed for a newer one |
 //! |---|---|
 //! | reading: its request is not complete | first, the oldest before the others |
-//! | writing: its peer has yet to read the answer | where nobody is reading |
+//! | writing: its peer has yet to read the answer | while its peer does not read |
 //! | working: its request is being answered | never |
 //!
 //! A peer at its own limit evicts one of its own connections, so that a flood from one peer costs

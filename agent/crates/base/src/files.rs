@@ -141,7 +141,7 @@ pub enum KeyFileError {
 /// Returns the reason for the refusal, with the remedy where there is one.
 pub fn read_key(path: &Path, max_bytes: u64, is_private: bool) -> Result<Vec<u8>, KeyFileError> {
     let file = open_secret(path).map_err(KeyFileError::Unreadable)?;
-    // Check the open file, not the path: nobody can replace it any more.
+    // Check the open file and not the path: an open file cannot be replaced.
     let metadata = file.metadata().map_err(KeyFileError::Unreadable)?;
     if !metadata.is_file() {
         return Err(KeyFileError::NotAFile);
@@ -161,7 +161,7 @@ fn open_secret(path: &Path) -> io::Result<File> {
 }
 
 fn regular(file: File) -> io::Result<File> {
-    // Check the open file, not the path: nobody can replace it any more.
+    // Check the open file and not the path: an open file cannot be replaced.
     if file.metadata()?.is_file() {
         Ok(file)
     } else {

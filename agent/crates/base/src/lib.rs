@@ -3,7 +3,7 @@
 //! ```text
 //!  settings   the YAML file as nodes; every part reads its own section, in its `config` module
 //!  privileges dropped once the agent has started
-//!  files      opened so that nobody can replace them
+//!  files      opened so that they cannot be replaced
 //!  admission  limits on open connections, with eviction of idle ones
 //!  vitals     heartbeats, histograms, health
 //!  amount     counts of records and of the messages that they stand for

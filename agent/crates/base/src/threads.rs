@@ -21,7 +21,7 @@ fn spawn(name: &'static str, work: impl FnOnce() + Send + 'static) -> io::Result
     })
 }
 
-/// Logs that a thread panicked: nobody else would notice.
+/// Logs that a thread panicked, which would otherwise pass unnoticed.
 struct PanicLog(&'static str);
 
 impl Drop for PanicLog {

@@ -36,7 +36,7 @@
 //! that sinks received early may have arrived: their packets are then counted twice, as abandoned and
 //! as *ahead*, and never not at all.
 //!
-//! Before the hooks there is time in which nobody captured: see [`PreviousRuns`].
+//! Before the hooks there is time in which no agent captured: see [`PreviousRuns`].
 //!
 //! Carried is what an earlier run left in a sink's spool, and spooled is what this run leaves to the
 //! next: after a run that ended in good order, the two agree.

@@ -1,4 +1,4 @@
-//! Earlier runs in a ledger: their ends, their losses, and the packets that nobody captured in between.
+//! Earlier runs in a ledger: their ends, their losses, and the packets that no agent captured in between.
 //! `agent/src/runs` finds them out.
 
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ pub struct PreviousRun {
     pub ended: End,
     /// Time at which it last wrote, RFC 3339.
     pub last_written_at: String,
-    /// The gap between that run and this one, in which nobody captured; `None` if the two overlapped.
+    /// The gap between that run and this one, in which no agent captured; `None` if the two overlapped.
     pub gap: Option<Gap>,
     /// Its contents of memory when it last wrote, and its losses until then. After an end in good order
     /// nothing is in memory.
@@ -40,7 +40,7 @@ pub struct EarlierRuns {
     pub runs: u64,
     /// Number of runs that did not end in good order.
     pub killed: u64,
-    /// Seconds between them in which nobody captured.
+    /// Seconds between them in which no agent captured.
     pub gap_seconds: f64,
     /// Packets that passed meanwhile.
     pub gap_packets: Bounds,

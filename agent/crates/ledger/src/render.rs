@@ -32,7 +32,7 @@ impl fmt::Display for Ledger {
 }
 
 impl Ledger {
-    /// Writes how long nobody captured before this run, and what passed meanwhile, where that is known.
+    /// Writes how long no agent captured before this run, and how many packets passed, if that is known.
     fn write_gap(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let previous = self.before.as_ref().and_then(|before| before.previous_run.as_ref());
         let Some(gap) = previous.and_then(|previous| previous.gap.as_ref()) else { return Ok(()) };

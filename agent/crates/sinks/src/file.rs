@@ -127,7 +127,7 @@ impl Files {
             let path = self.config.directory.join(name);
             match Container::create(path, self.config.profile, self.codec, &self.node, self.mode())
             {
-                // Of another agent, or of one killed within this second: take the next number.
+                // It is another agent's, or that of one that was killed within this second: take the next number.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 created => {
                     let since = Instant::now();

@@ -270,7 +270,7 @@ mod tests {
         assert_eq!(counts.offered.records, 400);
     }
 
-    /// Fails once it has taken so many bytes, once.
+    /// Fails a single time, after this number of bytes.
     struct FailingPipe {
         out: PipeWriter,
         after: Option<usize>,

@@ -257,7 +257,7 @@ fn an_invalid_registry_is_refused() {
         ("{urls: [\"http://\"]}", "must be http://host:port or https://host:port"),
         ("{urls: [\"http://me:secret@r\"]}", "must not hold a name or a password"),
         ("{urls: [\"ftp://me:secret@r\"]}", "must not hold a name or a password"),
-        ("{urls: [\"http://r/?a=secret\"]}", "must not have anything behind the path"),
+        ("{urls: [\"http://r/?a=secret\"]}", "must not have anything after the path"),
         ("{urls: [\"http://r:99999\"]}", "the port must be a whole number from 1 to 65535"),
         ("{urls: [\"http://[::1]:0/x\"]}", "the port must be a whole number from 1 to 65535"),
         ("{urls: [\"http://r\"], subject: topic}", "must be one of topic_name, record_name"),
@@ -378,7 +378,7 @@ fn a_record_is_within_the_producers_limit() {
         assert!(reasons[0].contains(&format!("at most {most},")), "{reasons:?}");
         assert_eq!(reasons.len(), 1);
     }
-    // What is always written has room; no record takes the memory of a node.
+    // The mandatory fields have room, and no record takes the memory of a node.
     for max_bytes in ["65535", "16777217", "0", "-1"] {
         let reasons =
             problems(&format!("interfaces: {{include: [lo]}}\nrecord: {{max_bytes: {max_bytes}}}"));

@@ -164,7 +164,7 @@ fn each_broker<'a>(reading: &'a Reading<'_>, mut report: impl FnMut([&'a str; 2]
     });
 }
 
-/// Both figures, of which so many are one.
+/// Both figures, with the number of units that make one.
 fn spread(series: &mut Series, labels: &[&str], of: Spread, per_unit: f64) {
     for (statistic, value) in [("mean", of.mean), ("p99", of.p99)] {
         series.measure(&[labels, &[statistic]].concat(), value as f64 / per_unit);

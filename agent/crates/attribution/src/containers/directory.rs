@@ -53,7 +53,7 @@ impl Shared {
 
     fn wake(&self) {
         if let Some(wake) = &self.wake {
-            // Full only after 2⁶⁴ − 1 calls that nobody reads.
+            // It is full only after 2⁶⁴ − 1 calls without a read.
             let _ = wake.write(1);
         }
     }

@@ -64,7 +64,7 @@ impl FragmentCounts {
         self.joined + self.waiting + self.duplicates + self.lost.iter().sum::<u64>()
     }
 
-    /// Returns the maximum of [`steps`](Self::steps) for datagrams of at most so many fragments, in
+    /// Returns the maximum of [`steps`](Self::steps) for datagrams of at most that number of fragments, in
     /// any order, including expiry and eviction. A benign fragment costs some 4 steps; one that
     /// arrives before all others of lower offsets moves their entries, of 24 bytes each.
     #[must_use]

@@ -212,7 +212,7 @@ fn client_subnet(data: &[u8]) -> Result<Option<ClientSubnet>, Malformed> {
         _ => return Ok(None),
     };
     let bits = if address.is_ipv4() { 32 } else { 128 };
-    // As many octets as the prefix needs, with zeros after it.
+    // The prefix takes these octets; the bits after it are zeros.
     let octets_of_prefix = usize::from(source_prefix.div_ceil(8));
     let after_prefix = match source_prefix % 8 {
         0 => 0,

@@ -285,7 +285,7 @@ fn the_minimum_of_a_soa_record_is_read_without_its_section() {
     let message = message_of([1, 0, 2, 0], &[QUESTION, &record(POINTER, 2, POINTER), &soa()]);
     assert_eq!((message.parse_status, message.soa_minimum), (ParseStatus::Ok, Some(900)));
     assert_eq!((message.authorities().len(), message.entries()), (0, 1));
-    // As an answer it is no statement about a negative answer; cut short it is none at all.
+    // A SOA record in the answer section says nothing about negative answers, and a short one is malformed.
     assert_eq!(message_of([1, 1, 0, 0], &[QUESTION, &soa()]).soa_minimum, None);
     let short = record(POINTER, 6, b"\x02ns\xc0\x0c\x04root\xc0\x0c\0\0\0\x01");
     assert_eq!(message_of([1, 0, 1, 0], &[QUESTION, &short]).soa_minimum, None);
@@ -306,7 +306,7 @@ fn the_authority_and_additional_sections_are_kept_on_request() {
     assert_eq!(additionals, [("ns.www.test", "192.0.2.53")]);
     assert_eq!(message.edns().unwrap().udp_payload_size, 1232);
     assert_eq!(message.entries(), 3);
-    // What is read into the same buffers later has none of it.
+    // A later message in the same buffers has none of this.
     let mut message = message;
     assert!(message.read(&wire, Kept::Answers));
     assert_eq!(message, Message::parse(&wire).unwrap());

@@ -4,7 +4,7 @@ use super::*;
 
 const RUN: &str = "abababababababab";
 
-/// Batches of so many records each, with numbers from 1 on.
+/// Batches with these numbers of records, which are numbered from 1 on.
 fn batches(sizes: &[u64]) -> Vec<Batch> {
     let (mut encoder, mut number) = (SingleObject::new().unwrap(), 0);
     let batch = |size: &u64| {

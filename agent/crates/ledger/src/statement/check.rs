@@ -70,7 +70,7 @@ impl Ledger {
 
     /// Checks that a sink was handed all that became a record.
     fn check_offers(&self, sink: &Sink, ended: bool, found: &mut Imbalances) {
-        // At the end a batch that nobody took is lost without a reason.
+        // At the end, a batch that no sink took is lost without a reason.
         let handed = |of: &Deliveries| of.offered + if ended { 0 } else { of.in_batches };
         let Agent { messages, records, .. } = &self.agent;
         let Records { created, ahead, filtered, .. } = records;

@@ -131,7 +131,7 @@ fn what_abandoned_workers_hold_is_counted_and_nothing_else_is_excused() {
     assert_eq!(agent["tcp_bytes"]["lost"]["ended"], 9);
     assert_eq!(agent["sinks"][0]["records"]["lost"]["abandoned"], 1);
     assert!(ledger.lost_records());
-    // What the workers have published must add up as ever.
+    // The counts that the workers have published must add up as before.
     let defects: [fn(&mut Sources); 5] = [
         |s| s.workers.packets_received += 100,
         |s| s.workers.packets_decoded += 1,

@@ -180,7 +180,7 @@ mod tests {
             SingleObject::new().unwrap().encode(record, &mut framed).unwrap();
         });
         assert_eq!(framed[..2], [0xc3, 0x01]);
-        // As computed by fastavro: fingerprint(to_parsing_canonical_form(schema), "CRC-64-AVRO").
+        // Computed by fastavro: fingerprint(to_parsing_canonical_form(schema), "CRC-64-AVRO").
         assert_eq!(framed[2..10], [0xc4, 0xe9, 0xea, 0xb6, 0x36, 0xfc, 0x91, 0x65]);
         assert_eq!(framed[10..], plain);
     }

@@ -109,7 +109,7 @@ impl RegistryConfig {
             );
         }
         if urls.iter().flatten().any(|url| url.contains('?')) {
-            section.refuse("urls", None, "must not have anything behind the path");
+            section.refuse("urls", None, "must not have anything after the path");
         }
         let is_secure = |url: &String| url.starts_with("https:");
         let urls = urls?;
@@ -176,7 +176,7 @@ fn url(text: &str) -> Result<String, String> {
     }
     has_usable_port(authority)?;
     if text.contains('#') {
-        return Err("must not have anything behind the path".to_owned());
+        return Err("must not have anything after the path".to_owned());
     }
     Ok(text.trim_end_matches('/').to_owned())
 }

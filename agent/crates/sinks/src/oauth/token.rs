@@ -18,7 +18,7 @@ pub struct Token {
     pub(crate) expires_at: Timestamp,
 }
 
-/// As its `Display`, without the secret text.
+/// Writes the same as `Display`, without the secret text.
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

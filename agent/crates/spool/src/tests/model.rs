@@ -16,7 +16,7 @@ enum Act {
     Fail(usize),
     Reject(usize),
     Checkpoint,
-    /// Ends the process, with so many bytes of an incomplete append in the file.
+    /// Ends the process; this number of bytes of an incomplete append are in the file.
     Crash(usize),
     Close,
 }

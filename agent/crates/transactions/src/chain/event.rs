@@ -1,4 +1,4 @@
-//! What workers report to the tracker, and what it reports to them.
+//! The events that workers report to the tracker, and its verdicts.
 
 use std::net::IpAddr;
 

@@ -445,7 +445,7 @@ fn a_flood_leaves_the_memory_bounded_and_gets_verdicts() {
     }
     let settled = scene.settle();
     assert!((1..=flood).all(|number| settled.contains_key(&record(number))));
-    // What was not followed is not called cached.
+    // An answer whose upstream side was not followed is not called cached.
     assert_eq!(from(&settled, flood).0, AnsweredFrom::Unknown);
 }
 

@@ -43,7 +43,7 @@ impl AnsweredFrom {
     }
 }
 
-/// What a resolver needed for an answer.
+/// The upstream work of a resolver for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnswerSource {
     /// Where the answer came from.
@@ -77,7 +77,7 @@ pub struct Served {
 pub struct Chain {
     /// Where its answer came from, if its server is a resolver.
     pub source: Option<AnswerSource>,
-    /// What it serves, if its client is a resolver.
+    /// The query that it serves, if its client is a resolver.
     pub served: Option<Served>,
     /// Its place in a lookup through a search list.
     pub search: Option<SearchStep>,

@@ -1,4 +1,4 @@
-//! What the tables of all workers share.
+//! The notes that the tables of all workers share.
 
 use std::sync::{
     Arc,

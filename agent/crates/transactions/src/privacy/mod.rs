@@ -12,7 +12,7 @@
 //! - **Hash**: the first 128 bits of keyed BLAKE3 of the address's 4 or 16 octets; for an
 //!   IPv4-mapped address (RFC 4291 §2.5.5.2) of the 4 octets of the IPv4 address. Equal addresses
 //!   have equal pseudonyms under the same key: as client, as server and in a reverse name. Without
-//!   the key, nobody can try the 2³² IPv4 addresses. `printf '\xc0\x00\x02\x4d' > address; b3sum
+//!   the key, the 2³² IPv4 addresses cannot be tried. `printf '\xc0\x00\x02\x4d' > address; b3sum
 //!   --keyed --length 16 address < key` prints that of 192.0.2.77.
 //! - **Reverse names** are names in `in-addr.arpa` (RFC 1035 §3.5), `ip6.arpa` (RFC 3596 §2.5) and
 //!   its predecessor `ip6.int`, including those of RFC 2317, and names with further labels after

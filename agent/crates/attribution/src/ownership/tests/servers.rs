@@ -197,7 +197,7 @@ fn a_pod_that_loses_the_caches_label_or_is_on_another_node_is_not_the_cache() {
 /// Number of pods of the random histories: even ones are on this node, odd ones are not.
 const PODS: u8 = 4;
 
-/// What happens to a pod.
+/// An event in the life of a pod.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     /// Its labels change, so that the selector selects it, or no longer does.

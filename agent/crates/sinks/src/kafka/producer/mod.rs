@@ -118,7 +118,7 @@ pub(super) struct Renewal {
     password: String,
     /// The hash of the files for TLS of the producer in use.
     tls_files: Digest,
-    /// That of files that no producer could be created with, so that this is logged once.
+    /// The hash of files that no producer could be created with, so that this is logged once.
     unusable_tls_files: Option<Digest>,
     /// Replaced producers with messages in flight, and when they were replaced.
     replaced: Vec<(Arc<PolledProducer>, Instant)>,

@@ -85,7 +85,7 @@ impl SightingIndex {
     }
 }
 
-/// What the inner sightings of a transaction add to it.
+/// The part of a transaction that comes from its inner sightings.
 pub(super) struct Merged {
     pub(super) sightings: Sightings,
     pub(super) copies: u32,
