@@ -170,7 +170,7 @@ fn a_pod_in_the_hosts_network_is_named_and_so_is_a_server() -> Result<()> {
 fn without_a_socket_nothing_is_guessed() -> Result<()> {
     let lab = Lab::new()?;
     let cgroups = Cgroups::mount()?;
-    let yaml = configuration(&cgroups).replace("hook: tc", "hook: xdp");
+    let yaml = format!("{}capture: {{hook: xdp}}\n", configuration(&cgroups));
     let agent = Agent::start(&lab.server, &yaml, &[])?;
     let container = Container::create(&cgroups, 3)?;
     let name = "xdp.tap53.test".to_owned();
