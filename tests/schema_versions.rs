@@ -175,6 +175,31 @@ fn fastavro_reads_the_same_values_from_both_profiles() -> Result<()> {
     Ok(())
 }
 
+/// `tap53 verify` reads bytes as hexadecimal digits.
+#[test]
+fn the_export_for_verify_converts_each_field_of_bytes() -> Result<()> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("deploy/sql/verify_export.sql");
+    let export = std::fs::read_to_string(path)?;
+    let text = std::fs::read_to_string(schema("dns_transaction.avsc"))?;
+    let schema: Value = serde_json::from_str(&text)?;
+    let fields = schema["fields"].as_array().context("fields")?;
+    let mut of_bytes = 0;
+    for field in fields {
+        let kinds = field["type"].as_array().map_or(std::slice::from_ref(&field["type"]), |it| it);
+        let is_bytes = |kind: &Value| {
+            kind["type"] == "fixed"
+                || ["bytes", "RecordId", "ExchangeId"].iter().any(|it| kind == it)
+        };
+        if kinds.iter().any(is_bytes) {
+            let name = field["name"].as_str().context("name")?;
+            ensure!(export.contains(&format!("hex({name}) AS {name}")), "{name}");
+            of_bytes += 1;
+        }
+    }
+    assert_eq!(of_bytes, 11);
+    Ok(())
+}
+
 fn ddl(arguments: &[&str]) -> Result<String> {
     let output = agent::run(&[&["schema", "--ddl"], arguments].concat())?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

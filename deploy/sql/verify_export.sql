@@ -9,7 +9,8 @@
 -- Times are integer microseconds or timestamps with that precision. Records with times truncated to
 -- milliseconds cannot be verified. If additional columns have the exact times, use those:
 --   SELECT * REPLACE (query_time_us AS query_time, …).
--- A missing column counts as null, and a record that had a value there as altered.
+-- A missing column counts as null, and a record that had a value there as altered. Remove the lines of
+-- columns that your table lacks: those of records of earlier versions.
 --
 --   COPY (FROM verify_summaries) TO 'summaries.json' (FORMAT json);
 --   COPY (FROM verify_records) TO '/dev/stdout' (FORMAT json);     | tap53 verify summaries.json -
@@ -18,6 +19,9 @@ CREATE OR REPLACE VIEW verify_records AS
 SELECT * REPLACE (
     hex(record_id) AS record_id,
     hex(related_record_id) AS related_record_id,
+    hex(served_record_id) AS served_record_id,
+    hex(search_group) AS search_group,
+    hex(exchange_id) AS exchange_id,
     hex(query_nsid) AS query_nsid,
     hex(query_cookie) AS query_cookie,
     list_transform(query_edns_options, lambda o: {'code': o.code, 'data': hex(o.data)})
