@@ -71,7 +71,7 @@ fn each_node_records_a_question_once_whatever_its_addresses_become() -> Result<(
     for path in paths() {
         let laboratory = Laboratory::new(&path.plan)?;
         let recording = Recording::start(&laboratory)?;
-        let load = Load { clients: 1, questions: 30, server: path.server };
+        let load = Load { first: 0, clients: 1, questions: 30, server: path.server };
         let asked = load.run(&laboratory)?;
         let [rows] = recording.stop()?.tables.ask([RECORDS])?;
         let rows = by_key(&rows)?;
@@ -94,7 +94,7 @@ fn fifty_clients_agree_with_the_records_of_both_nodes() -> Result<()> {
     let plan = Plan { pods: [5, 5], backends: vec![0, 1], ..Plan::default() };
     let laboratory = Laboratory::new(&plan)?;
     let recording = Recording::start(&laboratory)?;
-    let load = Load { clients: CLIENTS, questions: questions()?, server: CLUSTER_IP };
+    let load = Load { first: 0, clients: CLIENTS, questions: questions()?, server: CLUSTER_IP };
     let asked = load.run(&laboratory)?;
     let recorded = recording.stop()?;
     let truth = Truth::new(asked, laboratory.served()?)?;

@@ -1,16 +1,32 @@
 //! The chain behind an answer, as the agents themselves follow it: a resolver behind a service, whose
 //! queries from clients are seen before and after address translation.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
-use tap53_harness::laboratory::{CLUSTER_IP, Laboratory, Load, Plan, Recording};
+use tap53_harness::{
+    http,
+    laboratory::{CLUSTER_IP, Laboratory, Load, Plan, Recording},
+    wait,
+};
 
 use super::{
     CLIENTS, questions, require_nothing_lost,
     truth::{Score, Truth, asked_key, by_key},
 };
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Metrics of an agent, in the namespace of its node.
+const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9530);
+
+/// The series of answers from upstream.
+const FOLLOWED: &str = "tap53_answers_total{from=\"upstream\"}";
 
 #[test]
 fn the_record_of_a_translated_query_has_the_verdict_on_its_backend() -> Result<()> {
@@ -18,7 +34,8 @@ fn the_record_of_a_translated_query_has_the_verdict_on_its_backend() -> Result<(
     let plan = Plan { pods: [5, 0], backends: vec![0, 1], chains: true, ..Plan::default() };
     let laboratory = Laboratory::new(&plan)?;
     let recording = Recording::start(&laboratory)?;
-    let load = Load { clients: CLIENTS, questions: questions()?, server: CLUSTER_IP };
+    let first = warm_up(&laboratory)?;
+    let load = Load { first, clients: CLIENTS, questions: questions()?, server: CLUSTER_IP };
     let asked = load.run(&laboratory)?;
     let recorded = recording.stop()?;
     require_nothing_lost(&recorded)?;
@@ -32,6 +49,26 @@ fn the_record_of_a_translated_query_has_the_verdict_on_its_backend() -> Result<(
     ])?;
     require_verdicts(&truth, &answers)?;
     require_served(&truth, &answers, &upstream)
+}
+
+/// Asks until both agents have followed an answer: they know a resolver from its first exchanges on.
+/// Returns the number of the next question.
+fn warm_up(laboratory: &Laboratory) -> Result<usize> {
+    const QUESTIONS: usize = 20;
+    let mut first = 0;
+    wait::until("both agents to know their resolver", DEADLINE, || {
+        Load { first, clients: 2, questions: QUESTIONS, server: CLUSTER_IP }.run(laboratory)?;
+        first += QUESTIONS;
+        for node in laboratory.nodes() {
+            let metrics = http::get(&node.namespace, METRICS, "/metrics")?.body;
+            let count = metrics.lines().find_map(|line| line.strip_prefix(FOLLOWED));
+            if count.is_none_or(|count| count.trim() == "0") {
+                return Ok(None);
+            }
+        }
+        Ok(Some(()))
+    })?;
+    Ok(first)
 }
 
 /// The verdicts agree with the servers' logs, and the times add up.
@@ -51,12 +88,17 @@ fn require_verdicts(truth: &Truth, answers: &[Value]) -> Result<()> {
         let is_beside = served.server.octets()[2] == 1;
         translated.add(row["sighting_count"] == 2, is_beside);
         if is("UPSTREAM") {
-            ensure!(row["accounted_ns"] == row["latency_ns"], "{row}");
+            let [accounted_ns, latency_ns] =
+                ["accounted_ns", "latency_ns"].map(|it| row[it].as_i64().unwrap_or(i64::MIN));
+            // The way through the translation is in the latency alone.
+            ensure!((0..10_000_000).contains(&(latency_ns - accounted_ns)), "{row}");
             ensure!(row["upstream_count"].as_i64() >= Some(1), "{row}");
         }
     }
     unique.require("unique names from upstream", 0.999, 0.99)?;
-    shared.require("shared names from upstream", 0.999, 0.95)?;
+    // CoreDNS logs a query as answered by its cache if the response to another client's query came
+    // while it waited. The agent says UPSTREAM then: the answer came from there.
+    shared.require("shared names from upstream", 0.9, 0.95)?;
     cached.require("names from the cache", 0.999, 0.95)?;
     translated.require("queries seen before and after translation", 0.999, 0.999)
 }

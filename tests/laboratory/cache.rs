@@ -19,7 +19,7 @@ fn chains_go_through_the_node_cache_as_far_as_the_servers_logged() -> Result<()>
     let plan = Plan { pods: [5, 0], node_cache: true, ..Plan::default() };
     let laboratory = Laboratory::new(&plan)?;
     let recording = Recording::start(&laboratory)?;
-    let load = Load { clients: CLIENTS, questions: questions()?, server: CACHE_IP };
+    let load = Load { first: 0, clients: CLIENTS, questions: questions()?, server: CACHE_IP };
     let asked = load.run(&laboratory)?;
     let recorded = recording.stop()?;
     require_nothing_lost(&recorded)?;

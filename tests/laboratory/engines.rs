@@ -78,7 +78,7 @@ fn record(laboratory: &Laboratory, kafka: &Kafka<'_>) -> Result<Vec<Vec<u8>>> {
         format!("sinks: [{{type: kafka, brokers: [\"{}\"], topic: {TOPIC}}}]", kafka.address());
     let agents = laboratory.start_agents(&sink)?;
     for server in [CLUSTER_IP, CACHE_IP] {
-        Load { clients: 20, questions: 300, server }.run(laboratory)?;
+        Load { first: 0, clients: 20, questions: 300, server }.run(laboratory)?;
     }
     let resolver = Resolver { server: CACHE_IP, ndots: 5 };
     for (pod, number) in laboratory.pods().zip(0..) {

@@ -24,6 +24,8 @@ const SHARED_NAMES: usize = 40;
 /// The questions of a load.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
+    /// Number of the first question: it decides names and identifiers.
+    pub first: usize,
     /// Clients, spread over the pods.
     pub clients: usize,
     /// Questions of all clients together.
@@ -75,6 +77,7 @@ impl Load {
     fn ask_as(&self, client: usize) -> Result<Vec<Asked>> {
         let numbers = (client..self.questions).step_by(self.clients);
         numbers
+            .map(|number| self.first + number)
             .map(|number| self.ask(number).with_context(|| format!("question {number}")))
             .collect()
     }

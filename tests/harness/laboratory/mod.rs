@@ -188,7 +188,7 @@ impl Laboratory {
             let yaml = format!(
                 "node: {}\ninterfaces: {{include: [\"eth0\", \"veth*\"]}}\n\
                  pair: {{timeout_ms: 2000}}\ncontainers: {{enabled: false}}\n\
-                 chains: {{enabled: {}}}\n{}\n",
+                 chains: {{enabled: {}}}\ntelemetry: {{listen: \"127.0.0.1:9530\"}}\n{}\n",
                 node.name,
                 self.chains,
                 sinks.replace("$NODE", &node.name)
