@@ -31,7 +31,7 @@ impl Ownership {
     }
 
     /// Ends the claims of a server's pod that was deleted, or that the selector no longer selects:
-    /// nobody would report its end.
+    /// no watch would report its end.
     pub(crate) fn server_pod_gone(&mut self, uid: &str, end: End) {
         if self.holders.get(uid).is_some_and(|holder| holder.is_server) {
             self.object_deleted(uid, end);

@@ -205,7 +205,7 @@ enum Step {
     Deleted,
 }
 
-/// What the servers' watch and the node's watch report of the history, each in order: a pod, and
+/// The reports of the servers' watch and of the node's watch about the history, each in order: a pod, and
 /// whether it is there.
 fn streams(steps: &[(u8, Step)]) -> [Vec<(u8, bool)>; 2] {
     let (mut alive, mut selected) = ([true; PODS as usize], [false; PODS as usize]);
