@@ -176,7 +176,7 @@ fn require_sources(truth: &Truth, sources: &[Value]) -> Result<()> {
     let rows = by_key(sources)?;
     let [mut unique, mut shared, mut cached] =
         [Score::default(), Score::default(), Score::default()];
-    for question in &truth.asked {
+    for question in truth.decided()? {
         let row = rows.get(&asked_key(question)).and_then(|rows| rows.first());
         let said = |source: &str| row.is_some_and(|row| row["source"] == source);
         let forwarded = truth.served(question).forwarded;

@@ -13,6 +13,10 @@ use crate::{
 
 const CARGO_DENY_VERSION: &str = "0.20.2";
 
+/// Variable and value of the seed of the property tests, so that a run that fails does so because of the
+/// change at hand. `cargo test` draws another seed for each run.
+const SEED: (&str, &str) = ("PROPTEST_RNG_SEED", "53");
+
 /// Arguments of `test`.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -122,7 +126,7 @@ pub(crate) fn prepare_parts(workspace: &Workspace) -> Result<()> {
 
 fn unit_tests(workspace: &Workspace, filter: Option<&str>) -> Result<()> {
     let others = NOT_UNIT_TESTED.iter().flat_map(|package| ["--exclude", package]);
-    let mut cargo = workspace.cargo();
+    let mut cargo = cargo_with_seed(workspace);
     cargo
         .args(["test", "--workspace"])
         .args(others)
@@ -132,7 +136,7 @@ fn unit_tests(workspace: &Workspace, filter: Option<&str>) -> Result<()> {
 }
 
 fn integration_tests(workspace: &Workspace, runner: &[String], filter: Option<&str>) -> Result<()> {
-    let mut cargo = workspace.cargo();
+    let mut cargo = cargo_with_seed(workspace);
     cargo.args(["test", "--workspace", "--test", "*", "--no-fail-fast"]).args(runner).args(filter);
     run_command(&mut cargo)
 }
@@ -140,12 +144,21 @@ fn integration_tests(workspace: &Workspace, runner: &[String], filter: Option<&s
 fn all_tests(workspace: &Workspace, runner: &[String], filter: Option<&str>) -> Result<()> {
     // Documentation tests run apart and first: there are few, and the run should not close on them.
     run_command(workspace.cargo().args(["test", "--workspace", "--doc", "--quiet"]))?;
-    let mut cargo = workspace.cargo();
+    let mut cargo = cargo_with_seed(workspace);
     cargo
         .args(["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"])
         .args(runner)
         .args(filter);
     run_command(&mut cargo)
+}
+
+fn cargo_with_seed(workspace: &Workspace) -> Command {
+    let mut cargo = workspace.cargo();
+    let (variable, seed) = SEED;
+    if std::env::var_os(variable).is_none() {
+        cargo.env(variable, seed);
+    }
+    cargo
 }
 
 /// Arguments that make cargo run the test programs by sudo where we are not root: network namespaces

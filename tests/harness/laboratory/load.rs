@@ -3,8 +3,9 @@
 use std::{
     io::{Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket},
+    ops::Range,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -49,6 +50,8 @@ pub struct Asked {
     pub id: u16,
     /// Response code.
     pub rcode: String,
+    /// From before the client sent the query until it had the response.
+    pub waited: Range<Instant>,
 }
 
 impl Load {
@@ -91,12 +94,14 @@ impl Load {
         let id = u16::try_from(number * 40_503 % 65_536)?;
         let query = dns::query(id, &qname, "A");
         let server = SocketAddr::from((self.server, 53));
+        let start = Instant::now();
         let (client, reply) =
             if over_tcp { over_stream(server, &query)? } else { in_datagram(server, &query)? };
+        let waited = start..Instant::now();
         let response = Response::parse(&reply)?;
         ensure!(response.id == id, "asked with id {id}, answered with id {}", response.id);
         let SocketAddr::V4(client) = client else { bail!("{client} is not IPv4") };
-        Ok(Asked { qname, is_unique, over_tcp, client, id, rcode: response.rcode })
+        Ok(Asked { qname, is_unique, over_tcp, client, id, rcode: response.rcode, waited })
     }
 }
 

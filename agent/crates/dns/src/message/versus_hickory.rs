@@ -128,17 +128,31 @@ fn excused(record: &Record) -> bool {
     }
 }
 
-/// A name that ends in a pointer to a pointer whose second octet is the name's own first one:
-/// hickory follows it, dnspython and we do not, since the target must be complete before the name.
+/// Returns true if a name anywhere in `wire` has a pointer to octets that reach into the name
+/// itself: hickory follows it, dnspython and we do not, since the target must be complete before
+/// the name (RFC 1035 §4.1.4: a prior occurrence).
 fn overlaps(wire: &[u8]) -> bool {
     let octet = |at: usize| wire.get(at).copied().unwrap_or_default();
-    (0..wire.len()).filter(|&at| octet(at) >= 0xc0).any(|at| {
-        let target = usize::from(u16::from_be_bytes([octet(at) & 0x3f, octet(at + 1)]));
-        let mut label = target + 1;
-        while label < at && (1..=63).contains(&octet(label)) {
-            label += 1 + usize::from(octet(label));
+    (0..wire.len()).any(|name| {
+        let (mut start, mut at, mut end) = (name, name, wire.len());
+        loop {
+            let length = octet(at);
+            match length {
+                1..=63 => at += 1 + usize::from(length),
+                0xc0.. if at + 2 <= end => {
+                    let target = usize::from(u16::from_be_bytes([length & 0x3f, octet(at + 1)]));
+                    if target >= start {
+                        return false;
+                    }
+                    (end, start, at) = (start, target, target);
+                }
+                0xc0.. => return end < wire.len(),
+                _ => return false,
+            }
+            if at >= end {
+                return end < wire.len();
+            }
         }
-        octet(target) >= 0xc0 && label == at
     })
 }
 
@@ -318,6 +332,18 @@ fn message() -> impl Strategy<Value = Vec<u8>> {
             [start.to_vec(), counts.concat(), sections.concat().concat()].concat()
         },
     )
+}
+
+#[test]
+fn names_whose_pointers_lead_into_themselves_are_found() {
+    let header = [0; 12];
+    let message = |name: &[u8]| [&header[..], name].concat();
+    // To the second octet of the pointer at 12, at once and by way of another label.
+    assert!(overlaps(&message(&[0xc0, 9, 0, 0xc0, 13])));
+    assert!(overlaps(&message(&[1, b'a', 0xc0, 9, 2, b'b', b'b', 0xc0, 12, 0xc0, 15])));
+    // To a whole name, and to a name that ends in a pointer.
+    assert!(!overlaps(&message(&[1, b'a', 0, 0xc0, 12])));
+    assert!(!overlaps(&message(&[1, b'a', 0, 1, b'b', 0xc0, 12, 0xc0, 15])));
 }
 
 proptest! {
