@@ -6,9 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use tap53_harness::{
-    agent, fastavro, kafka::Kafka, memory_limit::MemoryLimit, mount::Mount, scratch, wait,
-};
+use tap53_harness::{agent, fastavro, kafka::Kafka, limit::Limit, mount::Mount, scratch, wait};
 use tap53_spool::{self as spool, Config, Fsync, Record, Spool};
 
 use super::run::{DEADLINE, QUICK, Run, TOPIC, consume, namespace, spool as spool_keys};
@@ -132,7 +130,7 @@ fn an_agent_starts_at_once_and_in_little_memory_on_two_gibibytes() -> Result<()>
     let bytes: u64 = spool::contents(directory.path())?.list().iter().map(|row| row.bytes).sum();
     ensure!(bytes > (SEGMENTS - 1) * SEGMENT_BYTES, "{bytes}");
 
-    let limit = MemoryLimit::new(128 << 20)?;
+    let limit = Limit::memory(128 << 20)?;
     let keys = spool_keys("durable", directory.path(), "max_bytes: 4294967296");
     let began = Instant::now();
     let mut run = Run::start_prepared(

@@ -1,7 +1,7 @@
 //! The broker is away for an hour's worth of load, fed as fast as the machine takes it.
 
 use anyhow::{Result, ensure};
-use tap53_harness::{account::Ledger, faults::Row, memory_limit::MemoryLimit, scratch};
+use tap53_harness::{account::Ledger, faults::Row, limit::Limit, scratch};
 
 use super::stage::{AWAY, BACK, Run, Stage, Start, row, size};
 
@@ -18,7 +18,7 @@ pub(super) fn an_hour_away(stage: &mut Stage<'_>) -> Result<Vec<Row>> {
     let queries = size(60_000, 300 * 3_600);
     let spool = scratch::directory("queue")?;
     // Dropped before the directory that its processes write to, and after them.
-    let limit = MemoryLimit::new(CAP_BYTES)?;
+    let limit = Limit::memory(CAP_BYTES)?;
     let mut start = Start::new("fast", spool.path());
     start.queue_bytes = DEFAULT_QUEUE_BYTES;
     start.limit = Some(&limit);

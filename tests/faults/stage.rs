@@ -19,7 +19,7 @@ use tap53_harness::{
     faults::{Row, is_long},
     kafka::{Kafka, Place},
     lab::Lab,
-    memory_limit::MemoryLimit,
+    limit::Limit,
     namespace::{End, Namespace, join},
     numbered::{Consumed, name},
     scratch, wait,
@@ -180,7 +180,7 @@ pub(super) struct Start<'s> {
     pub(super) queue_bytes: u64,
     /// Set if it writes a line for each record that it has accepted.
     pub(super) tells: bool,
-    pub(super) limit: Option<&'s MemoryLimit>,
+    pub(super) limit: Option<&'s Limit>,
     pub(super) environment: Vec<(&'s str, String)>,
 }
 
@@ -412,7 +412,7 @@ pub(super) fn row(mode: &str) -> Row {
     Row { mode: mode.to_owned(), ..Row::default() }
 }
 
-fn hold(limit: Option<&MemoryLimit>, command: &mut Command) {
+fn hold(limit: Option<&Limit>, command: &mut Command) {
     if let Some(limit) = limit {
         limit.hold(command);
     }

@@ -50,9 +50,7 @@ impl Cgroups {
     /// # Errors
     /// When the kernel refuses it.
     pub fn create(&self, path: &str) -> Result<Cgroup> {
-        let path = self.part.join(path);
-        fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
-        Ok(Cgroup { path })
+        Cgroup::create(self.part.join(path))
     }
 }
 
@@ -84,6 +82,18 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
+    /// Creates the cgroup at a path of a mounted tree, and those above it.
+    pub(crate) fn create(path: PathBuf) -> Result<Self> {
+        fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
+        Ok(Self { path })
+    }
+
+    /// Writes a value to one of the cgroup's files.
+    pub(crate) fn set(&self, file: &str, value: &str) -> Result<()> {
+        let path = self.path.join(file);
+        fs::write(&path, value).with_context(|| format!("write {value} to {}", path.display()))
+    }
+
     /// Makes the process that `command` will start begin its life in it.
     pub fn hold(&self, command: &mut Command) {
         let processes = self.path.join("cgroup.procs");

@@ -9,8 +9,8 @@ use anyhow::{Result, ensure};
 use tap53_harness::{
     agent::{self, Agent},
     client::Transport,
-    disk_limit::DiskLimit,
     lab::{ANSWERED, Lab},
+    limit::Limit,
     mount::Mount,
     wait,
 };
@@ -26,7 +26,7 @@ const LOOKS: usize = 150;
 fn every_line_adds_up_at_every_moment_though_the_disk_is_slow() -> Result<()> {
     let lab = Lab::new()?;
     let disk = Mount::ext4(64 << 20)?;
-    let limit = DiskLimit::new(&disk, WRITES_PER_S)?;
+    let limit = Limit::disk_writes(&disk, WRITES_PER_S)?;
     let mut command = lab.server.command(agent::binary()?);
     limit.hold(&mut command);
     let agent = Agent::launch(

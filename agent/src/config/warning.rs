@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Config, KafkaConfig, SinkConfig};
+use super::{Config, KafkaConfig, Observations, Scope, SinkConfig};
 
 /// A warning about a valid configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +39,22 @@ impl Warning {
                     .to_owned(),
         })
     }
+
+    /// Warns of a setting that an agent can obey only for the pods that it knows.
+    fn of_observations(config: &Config) -> Option<Self> {
+        let knows_other_nodes =
+            config.kubernetes.enabled && config.kubernetes.scope == Scope::Cluster;
+        if config.record.observations == Observations::All || knows_other_nodes {
+            return None;
+        }
+        Some(Self {
+            key: "record.observations".to_owned(),
+            wrong: "without the pods of other nodes, the agent does not know whether another node \
+                    records an exchange: it records it too"
+                .to_owned(),
+            remedy: "kubernetes: {scope: cluster}   # its cost: docs/scale.md".to_owned(),
+        })
+    }
 }
 
 impl Config {
@@ -49,7 +65,8 @@ impl Config {
             SinkConfig::Kafka(kafka) => Warning::of_framing(number, kafka),
             SinkConfig::Stdout(_) | SinkConfig::File(_) => None,
         };
-        self.sinks.iter().enumerate().filter_map(of_sink).collect()
+        let of_observations = Warning::of_observations(self);
+        self.sinks.iter().enumerate().filter_map(of_sink).chain(of_observations).collect()
     }
 }
 
@@ -71,5 +88,20 @@ mod tests {
             assert!(warning.wrong.contains(reader), "{warning}");
         }
         assert!(warning.remedy.contains("registry: {urls:"), "{warning}");
+    }
+
+    #[test]
+    fn records_of_the_clients_node_alone_need_the_pods_of_all_nodes() {
+        let warned = |more: &str| {
+            let config = parse(&format!("interfaces: {{include: [eth0]}}\n{more}\n"));
+            let warnings = config.unwrap().warnings();
+            warnings.iter().any(|warning| warning.key == "record.observations")
+        };
+        let only = "record: {observations: client_node}";
+        assert!(warned(only));
+        assert!(warned(&format!("{only}\nkubernetes: {{scope: node}}")));
+        assert!(warned(&format!("{only}\nkubernetes: {{enabled: false, scope: cluster}}")));
+        assert!(!warned(&format!("{only}\nkubernetes: {{scope: cluster}}")));
+        assert!(!warned("kubernetes: {scope: node}"));
     }
 }

@@ -16,7 +16,7 @@ use tap53_sinks::Named;
 use tap53_transactions::{
     chain::{ChainReporter, Settled},
     filter::FilterReason,
-    pair::{Observation, RecordIds, Transaction},
+    pair::{Nat, Observation, RecordIds, Transaction},
 };
 
 use super::{
@@ -431,6 +431,8 @@ fn count_record(transaction: &Transaction<'_>, counts: &mut WorkerCounts) {
     for anomaly in transaction.anomalies.iter() {
         counts.anomalies[anomaly as usize] += 1;
     }
+    let is_undecided = transaction.sightings.nat == Nat::Undecided;
+    counts.translations_undecided += u64::from(is_undecided);
     if let Some(source) = transaction.chain.and_then(|chain| chain.source) {
         counts.answered_from[source.from as usize] += 1;
     }

@@ -131,6 +131,9 @@ pub struct WorkerCounts {
     pub answered_from: [u64; AnsweredFrom::ALL.len()],
     /// Records of resolvers' exchanges that could not wait for a verdict on their chain.
     pub chains_without_verdict: u64,
+    /// Records that may be sightings of an exchange before or after address translation, of which it is
+    /// not decided.
+    pub translations_undecided: u64,
     /// Endpoints of records by evidence.
     pub endpoints: EndpointCounts,
     /// Records that sinks were handed before the batch that they come from is counted here.
@@ -160,6 +163,7 @@ impl WorkerCounts {
             *sum += from;
         }
         self.chains_without_verdict += other.chains_without_verdict;
+        self.translations_undecided += other.translations_undecided;
         self.transactions_held += other.transactions_held;
         self.endpoints.add(&other.endpoints);
         self.ahead += other.ahead;

@@ -35,6 +35,15 @@ pub(super) const FAMILIES: &[Family] = &[
         },
     },
     Family {
+        name: "tap53_translations_undecided_total",
+        kind: Counter,
+        help: "Records that stay apart although one may be another after address translation, since several fit.",
+        labels: &[],
+        collect: |r, s| {
+            s.count(&[], r.workers.iter().map(|counts| counts.translations_undecided).sum());
+        },
+    },
+    Family {
         name: "tap53_anomalies_total",
         kind: Counter,
         help: "Records with a sign of tampering, by kind.",

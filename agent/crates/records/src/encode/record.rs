@@ -305,8 +305,8 @@ impl<'a> Record<'a> {
         let name = name.as_deref();
         f.field("qname", name)?;
         // A name that the privacy rules changed is not shown in another form either.
-        let is_shown = question.is_some_and(|question| name == Some(question.name));
-        f.field("qname_as_sent", message.name_as_sent().filter(|_| is_shown))?;
+        let is_shown = |_: &&str| question.is_some_and(|question| name == Some(question.name));
+        f.field("qname_as_sent", message.name_as_sent().filter(is_shown))?;
         f.field("qname_registrable_domain", name.and_then(registrable_domain))?;
         f.field("qtype", question.map(|question| Mnemonic::Type(question.qtype)))?;
         f.field("qclass", question.map(|question| Mnemonic::Class(question.qclass)))?;
@@ -453,7 +453,8 @@ impl Serialize for Record<'_> {
 /// Returns true if an answer is an address: A (RFC 1035 §3.4.1) or AAAA (RFC 3596 §2.2) of class IN, whose
 /// RDATA is one. What is not is in the generic form (RFC 3597 §5).
 pub(super) fn resolves(answer: &Answer<'_>) -> bool {
-    matches!((answer.rtype, answer.class), (1 | 28, 1)) && !answer.rdata.starts_with('\\')
+    let is_address = matches!((answer.rtype, answer.class), (1 | 28, 1));
+    is_address && answer.rdata.as_bytes().first() != Some(&b'\\')
 }
 
 /// Converts to an Avro int; values here stay far below its limit.

@@ -16,10 +16,10 @@ use std::{
 
 use data_encoding::HEXLOWER;
 use serde::{Serialize, Serializer};
-use siphasher::sip128::{Hasher128 as _, SipHasher13};
+use siphasher::sip128::{Hash128, Hasher128 as _, SipHasher13};
 
 use super::config::{AddressRule, PrivacyConfig};
-use crate::pair::Transaction;
+use crate::pair::{Sightings, Transaction};
 
 /// Identifies an exchange at every node; see the schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,33 +89,59 @@ impl ExchangeKey {
             Self::Secret(key) => key,
             Self::Missing => return None,
         };
-        let sightings = &transaction.sightings;
-        let mut octets = [0; 43];
-        let parts = octets.split_at_mut(18);
-        write_end(parts.0, sightings.client);
-        let (server, rest) = parts.1.split_at_mut(18);
-        write_end(server, sightings.server);
-        let [id, qtype, qclass] =
-            [message.id, question.qtype, question.qclass].map(u16::to_be_bytes);
-        rest[..2].copy_from_slice(&id);
-        rest[2..4].copy_from_slice(&qtype);
-        rest[4..6].copy_from_slice(&qclass);
-        rest[6] = transaction.flow.transport as u8;
-        let mut hash = SipHasher13::new_with_keys(one, other);
-        hash.write(&octets);
-        hash.write(question.name.as_bytes());
-        Some(ExchangeId(hash.finish128().as_bytes()))
+        let Sightings { client, server, .. } = transaction.sightings;
+        let mut input = Input { octets: [0; LARGEST], length: 1 };
+        input.octets[0] = transaction.flow.transport as u8
+            | u8::from(client.is_ipv4()) << 6
+            | u8::from(server.is_ipv4()) << 7;
+        input.end(client);
+        input.end(server);
+        for number in [message.id, question.qtype, question.qclass] {
+            input.append(&number.to_be_bytes());
+        }
+        let hasher = SipHasher13::new_with_keys(one, other);
+        Some(ExchangeId(input.hash_with(hasher, question.name.as_bytes()).as_bytes()))
     }
 }
 
-/// Writes an address as 16 octets, IPv4 in IPv6 (RFC 4291 §2.5.5.2), and the port.
-fn write_end(octets: &mut [u8], end: SocketAddr) {
-    let address = match end.ip() {
-        IpAddr::V4(address) => address.to_ipv6_mapped(),
-        IpAddr::V6(address) => address,
-    };
-    octets[..16].copy_from_slice(&address.octets());
-    octets[16..].copy_from_slice(&end.port().to_be_bytes());
+/// Size of what is hashed at once in bytes: of the longest addresses and a name of 89 characters.
+const LARGEST: usize = 132;
+
+/// What is hashed, before the name.
+struct Input {
+    octets: [u8; LARGEST],
+    length: usize,
+}
+
+impl Input {
+    #[inline(always)]
+    fn append(&mut self, octets: &[u8]) {
+        if let Some(place) = self.octets.get_mut(self.length..self.length + octets.len()) {
+            place.copy_from_slice(octets);
+            self.length += octets.len();
+        }
+    }
+
+    #[inline(always)]
+    fn end(&mut self, end: SocketAddr) {
+        match end.ip() {
+            IpAddr::V4(address) => self.append(&address.octets()),
+            IpAddr::V6(address) => self.append(&address.octets()),
+        }
+        self.append(&end.port().to_be_bytes());
+    }
+
+    /// Returns the hash of the octets and of `name`. All at once, that takes a third fewer instructions.
+    #[inline(always)]
+    fn hash_with(mut self, mut hasher: SipHasher13, name: &[u8]) -> Hash128 {
+        if self.length + name.len() <= LARGEST {
+            self.append(name);
+            return hasher.hash(self.octets.get(..self.length).unwrap_or_default());
+        }
+        hasher.write(self.octets.get(..self.length).unwrap_or_default());
+        hasher.write(name);
+        hasher.finish128()
+    }
 }
 
 #[cfg(test)]
@@ -126,7 +152,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        pair::{Anomalies, Exchange, Observation, RecordId, Sightings},
+        pair::{Anomalies, Exchange, Observation, RecordId},
         privacy::{Key, config::PrefixLengths},
     };
 
@@ -198,7 +224,34 @@ mod tests {
         let Some(ExchangeId(id)) = id(flow(), &seen(7, "a.test", 1, false)) else {
             panic!("there is a question")
         };
-        assert_eq!(HEXLOWER.encode(&id), "e0bce59bcf50747d1af9f6d6d588483f");
+        assert_eq!(HEXLOWER.encode(&id), "70046b38601ca5d7ae303391906df993");
+    }
+
+    /// However much is hashed at once.
+    #[test]
+    fn names_of_all_lengths_have_the_hash_of_all_octets() {
+        let flow = Flow {
+            client: ([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1], 40_000).into(),
+            server: ([0x2001, 0xdb8, 0, 0, 0, 0, 0, 2], 53).into(),
+            ..flow()
+        };
+        for length in 1..=63 {
+            let name = ["a".repeat(length), "b".repeat(30), "c".repeat(40)].join(".");
+            let mut hasher = SipHasher13::new_with_keys(0, 0);
+            hasher.write(&[Transport::Udp as u8]);
+            for end in [flow.client, flow.server] {
+                let IpAddr::V6(address) = end.ip() else { panic!("an address of IPv6") };
+                hasher.write(&address.octets());
+                hasher.write(&end.port().to_be_bytes());
+            }
+            hasher.write(&[0, 7, 0, 1, 0, 1]);
+            for name in [name.as_str(), &name[..length]] {
+                let mut hasher = hasher;
+                hasher.write(name.as_bytes());
+                let expected = ExchangeId(hasher.finish128().as_bytes());
+                assert_eq!(id(flow, &seen(7, name, 1, false)), Some(expected), "{name}");
+            }
+        }
     }
 
     #[test]
