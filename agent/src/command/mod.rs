@@ -3,8 +3,10 @@
 pub(crate) mod doctor;
 pub(crate) mod prepare;
 pub(crate) mod probe;
+pub(crate) mod query;
 pub(crate) mod replay;
 mod report;
+mod result_file;
 pub(crate) mod run;
 pub(crate) mod show;
 pub(crate) mod spool;
@@ -66,6 +68,9 @@ pub(crate) enum Command {
     /// Read capture files (pcap, pcapng) instead of interfaces; needs no root
     #[command(after_help = replay::EXAMPLES)]
     Replay(replay::Arguments),
+    /// Select records of captures and Avro files, or make a report of them
+    #[command(after_help = query::EXAMPLES)]
+    Query(query::Arguments),
     /// Check the configuration, and print it with all defaults
     CheckConfig(Selection),
     /// Print the Avro schema of a record, or SQL that creates a table for records
