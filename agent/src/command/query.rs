@@ -13,7 +13,7 @@ use tap53_query::{
     catalogue::Catalogue,
     expression::{self, Expression},
     format::Format,
-    output::{self, DEFAULT_FIELDS, Lines},
+    output::{self, DEFAULT_FIELDS, Lines, Parquet},
     query::{Consumer, Counts, Query},
     report::{Kind, Report},
     row::Fields,
@@ -30,6 +30,7 @@ Examples:
   tap53 query capture.pcap --report top-names
   tap53 query records/*.avro 'not rcode = NOERROR' --report clients -o json
   tap53 query capture.pcap --fields query_time,qname,answers -o json
+  tap53 query records/*.avro -o parquet --output records.parquet
 
 Files are captures (pcap, pcapng, plain or compressed), and Avro files of any version and profile of
 the records. The expression compares fields by =, !=, <, <=, >, >=, ~ (pattern, or suffix of a name)
@@ -57,7 +58,7 @@ pub(crate) struct Arguments {
     /// Write the result to this file
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Fields of the result, or all [default: some for text and csv, all for json]
+    /// Fields of the result, or all [default: some for text and csv, else all]
     #[arg(long, value_name = "FIELD", value_delimiter = ',', conflicts_with = "report")]
     fields: Vec<String>,
     /// End after this number of selected records
@@ -94,14 +95,18 @@ enum OutputFormat {
     Csv,
     /// A JSON object in each line
     Json,
+    /// Columns for DuckDB, Spark and others; needs --output
+    Parquet,
 }
 
 impl OutputFormat {
-    const fn lines(self) -> Format {
+    /// Returns the format of lines; `None` for Parquet.
+    const fn lines(self) -> Option<Format> {
         match self {
-            Self::Text => Format::Text,
-            Self::Csv => Format::Csv,
-            Self::Json => Format::Json,
+            Self::Text => Some(Format::Text),
+            Self::Csv => Some(Format::Csv),
+            Self::Json => Some(Format::Json),
+            Self::Parquet => None,
         }
     }
 }
@@ -162,22 +167,33 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let out = file.writer()?;
     let format = arguments.format.lines();
     let (outcome, counts) = if let Some(report) = report {
+        let format = format.context("a report has no columns of Parquet: use -o csv or -o json")?;
         let consumer = Report::new(report, format, arguments.rows, &mut fields, out);
         answer(&files, &config, Query::new(fields, expression, consumer, None))?
     } else {
         let names = names(&arguments.fields, format);
         let columns = output::columns(names, &catalogue, &mut fields)?;
-        let consumer = Lines::new(format, columns, out);
-        answer(&files, &config, Query::new(fields, expression, consumer, arguments.limit))?
+        let limit = arguments.limit;
+        match format {
+            Some(format) => {
+                let consumer = Lines::new(format, columns, out);
+                answer(&files, &config, Query::new(fields, expression, consumer, limit))?
+            }
+            None if arguments.output.is_none() => bail!("-o parquet needs a file: --output FILE"),
+            None => {
+                let consumer = Parquet::begin(columns, out)?;
+                answer(&files, &config, Query::new(fields, expression, consumer, limit))?
+            }
+        }
     };
     file.keep()?;
     Ok(finish(&outcome, counts))
 }
 
-fn names(fields: &[String], format: Format) -> Vec<&str> {
+fn names(fields: &[String], format: Option<Format>) -> Vec<&str> {
     match (fields, format) {
-        ([], Format::Json) => vec!["all"],
-        ([], Format::Text | Format::Csv) => DEFAULT_FIELDS.to_vec(),
+        ([], Some(Format::Text | Format::Csv)) => DEFAULT_FIELDS.to_vec(),
+        ([], Some(Format::Json) | None) => vec!["all"],
         (fields, _) => fields.iter().map(String::as_str).collect(),
     }
 }
@@ -209,7 +225,7 @@ pub(super) fn parse(
 }
 
 /// Reads the files, and writes the result. A closed pipe, as of `head`, is not an error.
-pub(super) fn answer<C: Consumer + Send>(
+fn answer<C: Consumer + Send>(
     files: &[PathBuf],
     config: &Config,
     mut query: Query<C>,

@@ -17,6 +17,7 @@ pub mod catalogue;
 pub mod expression;
 pub mod format;
 pub mod output;
+pub mod page;
 pub mod query;
 pub mod report;
 pub mod row;

@@ -107,6 +107,11 @@ impl<C: Consumer> Query<C> {
         self.counts
     }
 
+    /// Returns the receiver of the selected records.
+    pub const fn consumer(&self) -> &C {
+        &self.consumer
+    }
+
     /// Writes what is left.
     ///
     /// # Errors

@@ -154,7 +154,7 @@ impl Fields {
 /// A field that a file has in another form.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "its records are in the flat profile, where `{field}` is text: use `{field} ~ \"*…*\"`, or files in the full profile"
+    "its records are in the flat profile, where `{field}` is text: query it without the files in the full profile, by `{field} ~ \"*…*\"`"
 )]
 pub struct FlatField {
     /// Name of the field.

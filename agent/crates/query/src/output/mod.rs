@@ -2,11 +2,14 @@
 
 mod csv;
 mod json;
+mod parquet;
 #[cfg(test)]
 mod tests;
 mod text;
 
 use std::io::{self, Write};
+
+pub use parquet::Parquet;
 
 use crate::{
     catalogue::{Catalogue, Field, Kind},

@@ -127,13 +127,20 @@ fn a_suffix_is_the_name_itself_or_below_it() {
 
 #[test]
 fn text_in_the_flat_profile_has_no_parts() {
-    let catalogue = Catalogue::new(Profile::Flat).unwrap();
+    let catalogue = Catalogue::new(Profile::Full).unwrap();
     let expression = expression::parse("answers.rdata = a", &catalogue).unwrap();
     let lines = Lines::new(Format::Json, Vec::new(), Vec::new());
     let query = Query::new(Fields::default(), Some(&expression), lines, None);
     let (_, shape) = Shape::parse(Profile::Flat.schema_text()).unwrap();
     let error = query.projection(&shape).unwrap_err().to_string();
     assert!(error.contains("`answers` is text"), "{error}");
+    assert_eq!(
+        ask(Profile::Flat, Some("answers ~ '* A *'"), Format::Csv, &["qname"]).lines().count(),
+        3
+    );
+    let flat = Catalogue::new(Profile::Flat).unwrap();
+    let error = expression::parse("answers.rdata = a", &flat).unwrap_err();
+    assert!(error.why.contains("`answers` has no parts"), "{error}");
 }
 
 /// Data of every earlier version, each after a single-object header of ten bytes.

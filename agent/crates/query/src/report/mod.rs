@@ -23,7 +23,7 @@ use crate::{
 pub use groups::{Columns, Totals, endpoint};
 pub use histogram::Histogram;
 pub use table::{Cell, Table};
-use tables::Tables;
+pub use tables::Tables;
 
 /// A fixed report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -6,7 +6,7 @@ use super::{Cell, Columns, Histogram, Kind, Table, Totals};
 use crate::row::{Fields, Row, Slot};
 
 /// A report in progress.
-pub(super) struct Tables {
+pub struct Tables {
     kind: Kind,
     columns: Columns,
     all: Totals,
@@ -37,7 +37,9 @@ struct Group {
 }
 
 impl Tables {
-    pub(super) fn new(kind: Kind, fields: &mut Fields) -> Self {
+    /// Creates a report without records; the fields that it needs are added to `fields`.
+    #[must_use]
+    pub fn new(kind: Kind, fields: &mut Fields) -> Self {
         let extra = match kind {
             Kind::Chains => Extra::Chains {
                 answered_from: fields.slot("answered_from"),
@@ -59,7 +61,7 @@ impl Tables {
     }
 
     /// Counts a record.
-    pub(super) fn add(&mut self, row: &Row<'_, '_>) {
+    pub fn add(&mut self, row: &Row<'_, '_>) {
         let columns = self.columns;
         self.all.add(&columns, row);
         let (client, server) = (columns.client(row), columns.server(row));
@@ -111,7 +113,8 @@ impl Tables {
     }
 
     /// Returns the table of the first `rows` groups.
-    pub(super) fn table(&self, rows: usize) -> Table {
+    #[must_use]
+    pub fn table(&self, rows: usize) -> Table {
         let mut groups: Vec<&Group> = self.groups.values().collect();
         if self.kind == Kind::Unanswered {
             groups.retain(|group| group.totals.unanswered > 0);
