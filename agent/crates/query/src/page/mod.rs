@@ -142,7 +142,7 @@ const HEAD: &str = "<!DOCTYPE html>
 
 fn section(html: &mut String, heading: &str, content: &str) {
     // Writing to a String does not fail.
-    let _ = write!(html, "<section><h2>{heading}</h2>{content}</section>\n");
+    let _ = writeln!(html, "<section><h2>{heading}</h2>{content}</section>");
 }
 
 /// Writes a table; shares have a bar.
