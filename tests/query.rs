@@ -265,8 +265,10 @@ fn errors_name_the_cause_and_give_their_exit_code() -> Result<()> {
     };
     fails(&["query", full, "rcod = NXDOMAIN"], REFUSED, "did you mean `rcode`?\n  rcod =")?;
     fails(&["query", "missing.avro"], FAILED, "missing.avro: cannot be opened")?;
-    fails(&["query", full, "-o", "parquet"], FAILED, "needs a file: --output FILE")?;
-    fails(&["query", full, "--fields", "rcod"], FAILED, "did you mean `rcode`?")?;
+    fails(&["query", full, "-o", "parquet"], REFUSED, "needs a file: --output FILE")?;
+    fails(&["query", full, "--fields", "rcod"], REFUSED, "did you mean `rcode`?")?;
+    let arguments = ["query", full, "--where", "truncated", "capture_gap"];
+    fails(&arguments, REFUSED, "there are two expressions")?;
     let foreign = files.path("foreign.txt");
     fs::write(&foreign, "no capture")?;
     fails(&["query", text(&foreign)?], FAILED, "is neither pcap nor pcapng")?;

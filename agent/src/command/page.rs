@@ -2,7 +2,6 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::bail;
 use clap::Args;
 use tap53::{query, telemetry::Log};
 use tap53_query::{
@@ -14,7 +13,9 @@ use tap53_query::{
 use tap53_records::encode::Profile;
 
 use super::{
-    query::{CaptureArguments, catalogue_of, finish, parse, take_expression},
+    query::{
+        CaptureArguments, TWO_EXPRESSIONS, catalogue_of, finish, parse, refuse, take_expression,
+    },
     result_file::ResultFile,
 };
 
@@ -52,7 +53,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let Arguments { mut files, filter, output, rows, capture } = arguments;
     let last = take_expression(&mut files, &Catalogue::new(Profile::Full)?);
     if filter.is_some() && last.is_some() {
-        bail!("there are two expressions: one in --where, one after the files");
+        return Ok(refuse(TWO_EXPRESSIONS));
     }
     let text = filter.or(last);
     let catalogue = catalogue_of(&files)?;

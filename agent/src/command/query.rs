@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf, process::ExitCode};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::{Args, ValueEnum};
 use tap53::{
     config::{Config, Error, LogLevel, Overrides, port_of_flag},
@@ -13,7 +13,7 @@ use tap53_query::{
     catalogue::Catalogue,
     expression::{self, Expression},
     format::Format,
-    output::{self, DEFAULT_FIELDS, Lines, Parquet},
+    output::{self, Column, DEFAULT_FIELDS, Lines, Parquet},
     query::{Consumer, Counts, Query},
     report::{Kind, Report},
     row::Fields,
@@ -145,57 +145,89 @@ pub(super) fn take_expression(files: &mut Vec<PathBuf>, catalogue: &Catalogue) -
     Some(text)
 }
 
-pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let Arguments { mut files, filter, report, .. } = arguments;
-    let full = Catalogue::new(Profile::Full)?;
-    let text = match (filter, take_expression(&mut files, &full)) {
-        (Some(_), Some(_)) => {
-            bail!("there are two expressions: one in --where, one after the files")
+/// What becomes of the selected records.
+#[derive(Clone, Copy)]
+enum Answer {
+    Report(Kind, Format),
+    Lines(Format),
+    Parquet,
+}
+
+impl Arguments {
+    /// Returns what becomes of the records, or why the arguments contradict each other.
+    fn answer(&self) -> Result<Answer, &'static str> {
+        match (self.report, self.format.lines()) {
+            (Some(report), Some(format)) => Ok(Answer::Report(report, format)),
+            (Some(_), None) => Err("a report has no columns of Parquet: use -o csv or -o json"),
+            (None, Some(format)) => Ok(Answer::Lines(format)),
+            (None, None) if self.output.is_some() => Ok(Answer::Parquet),
+            (None, None) => Err("-o parquet needs a file: --output FILE"),
         }
-        (one, other) => one.or(other),
-    };
-    let catalogue = catalogue_of(&files)?;
+    }
+
+    /// Returns the names of the columns.
+    fn names(&self, answer: Answer) -> Vec<&str> {
+        match (&self.fields[..], answer) {
+            (_, Answer::Report(..)) => Vec::new(),
+            ([], Answer::Lines(Format::Text | Format::Csv)) => DEFAULT_FIELDS.to_vec(),
+            ([], Answer::Lines(Format::Json) | Answer::Parquet) => vec!["all"],
+            (fields, _) => fields.iter().map(String::as_str).collect(),
+        }
+    }
+}
+
+pub(crate) fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let last = take_expression(&mut arguments.files, &Catalogue::new(Profile::Full)?);
+    if arguments.filter.is_some() && last.is_some() {
+        return Ok(refuse(TWO_EXPRESSIONS));
+    }
+    let text = arguments.filter.take().or(last);
+    let catalogue = catalogue_of(&arguments.files)?;
     let expression = match parse(text.as_deref(), &catalogue) {
         Ok(expression) => expression,
         Err(code) => return Ok(code),
     };
-    let expression = expression.as_ref();
-    let config = arguments.capture.load(report == Some(Kind::Chains))?;
-    let _log = Log::start(&config.log, &config.node)?;
+    let answer = match arguments.answer() {
+        Ok(answer) => answer,
+        Err(why) => return Ok(refuse(why)),
+    };
     let mut fields = Fields::default();
+    match output::columns(arguments.names(answer), &catalogue, &mut fields) {
+        Ok(columns) => write(&arguments, answer, expression.as_ref(), fields, columns),
+        Err(error) => Ok(refuse(&error.to_string())),
+    }
+}
+
+/// Reads the files, and writes the answer.
+fn write(
+    arguments: &Arguments,
+    answer: Answer,
+    expression: Option<&Expression>,
+    mut fields: Fields,
+    columns: Vec<Column>,
+) -> anyhow::Result<ExitCode> {
+    let files = &arguments.files;
+    let config = arguments.capture.load(arguments.report == Some(Kind::Chains))?;
+    let _log = Log::start(&config.log, &config.node)?;
     let file = ResultFile::create(arguments.output.as_deref())?;
     let out = file.writer()?;
-    let format = arguments.format.lines();
-    let (outcome, counts) = if let Some(report) = report {
-        let format = format.context("a report has no columns of Parquet: use -o csv or -o json")?;
-        let consumer = Report::new(report, format, arguments.rows, &mut fields, out);
-        answer(&files, &config, Query::new(fields, expression, consumer, None))?
-    } else {
-        let names = names(&arguments.fields, format);
-        let columns = output::columns(names, &catalogue, &mut fields)?;
-        let limit = arguments.limit;
-        match format {
-            Some(format) => {
-                let consumer = Lines::new(format, columns, out);
-                answer(&files, &config, Query::new(fields, expression, consumer, limit))?
-            }
-            None if arguments.output.is_none() => bail!("-o parquet needs a file: --output FILE"),
-            None => {
-                let consumer = Parquet::begin(columns, out)?;
-                answer(&files, &config, Query::new(fields, expression, consumer, limit))?
-            }
+    let limit = arguments.limit;
+    let (outcome, counts) = match answer {
+        Answer::Report(report, format) => {
+            let consumer = Report::new(report, format, arguments.rows, &mut fields, out);
+            read(files, &config, Query::new(fields, expression, consumer, limit))?
+        }
+        Answer::Lines(format) => {
+            let consumer = Lines::new(format, columns, out);
+            read(files, &config, Query::new(fields, expression, consumer, limit))?
+        }
+        Answer::Parquet => {
+            let consumer = Parquet::begin(columns, out).context("cannot write the result")?;
+            read(files, &config, Query::new(fields, expression, consumer, limit))?
         }
     };
     file.keep()?;
     Ok(finish(&outcome, counts))
-}
-
-fn names(fields: &[String], format: Option<Format>) -> Vec<&str> {
-    match (fields, format) {
-        ([], Some(Format::Text | Format::Csv)) => DEFAULT_FIELDS.to_vec(),
-        ([], Some(Format::Json) | None) => vec!["all"],
-        (fields, _) => fields.iter().map(String::as_str).collect(),
-    }
 }
 
 /// Returns the fields of the files' profile: the flat one if all files have records in it.
@@ -212,20 +244,27 @@ pub(super) fn catalogue_of(files: &[PathBuf]) -> anyhow::Result<Catalogue> {
     Ok(Catalogue::new(profile.unwrap_or_default())?)
 }
 
+/// The reason to refuse an expression in two places.
+pub(super) const TWO_EXPRESSIONS: &str =
+    "there are two expressions: one in --where, one after the files";
+
+/// Prints why arguments are refused; returns the exit code.
+pub(super) fn refuse(why: &str) -> ExitCode {
+    print_error(why);
+    ExitCode::from(exit::REFUSED)
+}
+
 /// Parses an expression; prints its error with a mark at the place.
 pub(super) fn parse(
     text: Option<&str>,
     catalogue: &Catalogue,
 ) -> Result<Option<Expression>, ExitCode> {
     let parsed = text.map(|text| expression::parse(text, catalogue)).transpose();
-    parsed.map_err(|error| {
-        print_error(&error.to_string());
-        ExitCode::from(exit::REFUSED)
-    })
+    parsed.map_err(|error| refuse(&error.to_string()))
 }
 
 /// Reads the files, and writes the result. A closed pipe, as of `head`, is not an error.
-fn answer<C: Consumer + Send>(
+fn read<C: Consumer + Send>(
     files: &[PathBuf],
     config: &Config,
     mut query: Query<C>,
