@@ -90,14 +90,16 @@ fn write_capture(path: &Path) -> Result<()> {
     file.write(path)
 }
 
-/// Returns the response to a query, with an address for `has_answer` if the code is NOERROR.
+/// Returns the response to a query, with two addresses for `has_answer` if the code is NOERROR.
 fn response(mut message: Vec<u8>, rcode: u8, has_answer: bool) -> Vec<u8> {
     message[2] |= 0x80;
     message[3] |= rcode;
     if rcode == 0 && has_answer {
-        message[7] = 1;
-        // The name of the question, A, IN, 60 seconds, 203.0.113.9.
-        message.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 203, 0, 113, 9]);
+        message[7] = 2;
+        for last in [9, 10] {
+            // The name of the question, A, IN, 60 seconds, 203.0.113.9 or 10.
+            message.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 203, 0, 113, last]);
+        }
     }
     message
 }

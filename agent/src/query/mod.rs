@@ -8,6 +8,7 @@
 
 mod collector;
 mod files;
+mod kinds;
 
 use std::path::PathBuf;
 
@@ -21,8 +22,6 @@ use crate::replay;
 
 pub use files::{Outcome, read_files};
 pub use kinds::{Kind, kind_of};
-
-mod kinds;
 
 /// The reason why a question cannot be answered from a file, or not to its end.
 #[derive(Debug, thiserror::Error)]

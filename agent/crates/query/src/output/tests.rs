@@ -206,3 +206,61 @@ fn an_unknown_column_names_the_nearest() {
     let error = columns(["rcod"], &catalogue, &mut Fields::default()).unwrap_err();
     assert_eq!(error.to_string(), "unknown field `rcod`; did you mean `rcode`?");
 }
+
+/// Labels and texts: two of each, none, and no value.
+const LABELLED: [&[u8]; 3] = [
+    // The variant of the union, a part of two items, and the end.
+    b"\x02\x04\x02a\x02x\x02b\x02y\0\x04\x02p\x02q\0",
+    b"\x02\0\0",
+    b"\0\x02\x02r\0",
+];
+
+#[test]
+fn parquet_has_the_labels_and_lists_of_each_record() {
+    use ::parquet::file::reader::{FileReader, SerializedFileReader};
+    const SCHEMA: &str = r#"{"type": "record", "name": "R", "fields": [
+        {"name": "client_labels", "type": ["null", {"type": "map", "values": "string"}]},
+        {"name": "anomalies", "type": {"type": "array", "items": "string"}}
+    ]}"#;
+    let catalogue = Catalogue::new(Profile::Full).unwrap();
+    let mut fields = Fields::default();
+    let columns = columns(["client_labels", "anomalies"], &catalogue, &mut fields).unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let parquet = Parquet::begin(columns, file.reopen().unwrap()).unwrap();
+    let mut query = Query::new(fields, None, parquet, None);
+    let projection = query.projection(&Shape::parse(SCHEMA).unwrap().1).unwrap();
+    query.take(&projection, &LABELLED.concat(), 3).unwrap();
+    query.finish().unwrap();
+    let reader = SerializedFileReader::new(file.reopen().unwrap()).unwrap();
+    let rows = reader.get_row_iter(None).unwrap().map(|row| row.unwrap().to_string());
+    let expected = [
+        r#"{client_labels: {"a" -> "x", "b" -> "y"}, anomalies: ["p", "q"]}"#,
+        "{client_labels: {}, anomalies: []}",
+        r#"{client_labels: null, anomalies: ["r"]}"#,
+    ];
+    assert_eq!(rows.collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn labels_are_compared_by_their_key() {
+    let shape = r#"{"type": "record", "name": "R", "fields": [
+        {"name": "client_labels", "type": ["null", {"type": "map", "values": "string"}]},
+        {"name": "anomalies", "type": {"type": "array", "items": "string"}}
+    ]}"#;
+    let (_, shape) = Shape::parse(shape).unwrap();
+    let catalogue = Catalogue::new(Profile::Full).unwrap();
+    let count = |text: &str| {
+        let expression = expression::parse(text, &catalogue).unwrap();
+        let lines = Lines::new(Format::Json, Vec::new(), Vec::new());
+        let mut query = Query::new(Fields::default(), Some(&expression), lines, None);
+        let projection = query.projection(&shape).unwrap();
+        query.take(&projection, &LABELLED.concat(), 3).unwrap();
+        query.counts().selected
+    };
+    assert_eq!(count("client_labels.b = y"), 1);
+    assert_eq!(count("client_labels.b = x"), 0);
+    assert_eq!(count("client_labels.b != y"), 2);
+    assert_eq!(count("client_labels.c = null"), 3);
+    assert_eq!(count("anomalies = q or anomalies = r"), 2);
+    assert_eq!(count("anomalies = null"), 1);
+}
