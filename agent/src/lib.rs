@@ -28,6 +28,7 @@
 //!  verdict    ok, warn or fail: the results of doctor and probe
 //!  verify     verifies that records are as an agent wrote them
 //!  replay     capture files in place of hooks
+//!  query      records of files for questions and reports
 //! ```
 
 pub mod config;
@@ -47,4 +48,5 @@ pub mod telemetry;
 pub mod verdict;
 pub mod verify;
 
+pub mod query;
 pub mod replay;

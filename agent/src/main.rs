@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use command::{
-    Arguments, Command, doctor, prepare, probe, replay, run, show, spool, status, switch, tail,
-    verify,
+    Arguments, Command, doctor, page, prepare, probe, query, replay, run, show, spool, status,
+    switch, tail, verify,
 };
 
 /// Exit codes of a run, as `docs/commands.md` documents them.
@@ -27,6 +27,8 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
+        Command::Query(arguments) => query::run(arguments),
+        Command::Report(arguments) => page::run(arguments),
         Command::CheckConfig(arguments) => show::config(&arguments),
         Command::Schema(arguments) => show::schema(&arguments),
         Command::Interfaces(arguments) => show::interfaces(arguments),

@@ -1,10 +1,13 @@
 //! The command line: its arguments, and a module for each command.
 
 pub(crate) mod doctor;
+pub(crate) mod page;
 pub(crate) mod prepare;
 pub(crate) mod probe;
+pub(crate) mod query;
 pub(crate) mod replay;
 mod report;
+mod result_file;
 pub(crate) mod run;
 pub(crate) mod show;
 pub(crate) mod spool;
@@ -66,6 +69,12 @@ pub(crate) enum Command {
     /// Read capture files (pcap, pcapng) instead of interfaces; needs no root
     #[command(after_help = replay::EXAMPLES)]
     Replay(replay::Arguments),
+    /// Select records of captures and Avro files, or make a report of them
+    #[command(after_help = query::EXAMPLES)]
+    Query(query::Arguments),
+    /// Write one HTML page about the records of captures and Avro files
+    #[command(after_help = page::EXAMPLES)]
+    Report(page::Arguments),
     /// Check the configuration, and print it with all defaults
     CheckConfig(Selection),
     /// Print the Avro schema of a record, or SQL that creates a table for records

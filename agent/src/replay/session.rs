@@ -83,13 +83,36 @@ impl Replay {
     /// # Errors
     /// See [`StartError`]. Nothing has been replayed then.
     pub fn start(config: &Config, plan: &Plan, ended: &Arc<Notify>) -> Result<Self, StartError> {
-        let sizes: Vec<Option<u64>> =
-            plan.files.iter().map(|path| size(path)).collect::<Result<_, _>>()?;
+        let total_bytes = total_size(&plan.files)?;
         let sinks = if plan.messages {
             vec![sink::messages(ended)]
         } else {
             sink::build_without_queues(&config.sinks, &config.node, ended)?
         };
+        Self::start_checked(config, plan, sinks, ended, total_bytes)
+    }
+
+    /// Does the same as [`start`](Self::start), with these sinks in place of the configured ones.
+    ///
+    /// # Errors
+    /// See [`StartError`]. Nothing has been replayed then.
+    pub fn start_with_sinks(
+        config: &Config,
+        plan: &Plan,
+        sinks: Vec<Named>,
+        ended: &Arc<Notify>,
+    ) -> Result<Self, StartError> {
+        let total_bytes = total_size(&plan.files)?;
+        Self::start_checked(config, plan, sinks, ended, total_bytes)
+    }
+
+    fn start_checked(
+        config: &Config,
+        plan: &Plan,
+        sinks: Vec<Named>,
+        ended: &Arc<Notify>,
+        total_bytes: Option<u64>,
+    ) -> Result<Self, StartError> {
         let run = random_bytes();
         let player = Player::new(config, plan, sinks.clone(), run);
         let (control, published) = (player.control.clone(), player.published.clone());
@@ -106,7 +129,7 @@ impl Replay {
             control,
             published,
             thread: Some(thread.map_err(StartError::Thread)?),
-            total_bytes: sizes.into_iter().sum(),
+            total_bytes,
         })
     }
 
@@ -234,6 +257,12 @@ impl Drop for Ended {
     fn drop(&mut self) {
         self.0.notify_one();
     }
+}
+
+/// Returns the size of all files in bytes; `None` if one is not a regular file.
+fn total_size(files: &[PathBuf]) -> Result<Option<u64>, Error> {
+    let sizes: Vec<Option<u64>> = files.iter().map(|path| size(path)).collect::<Result<_, _>>()?;
+    Ok(sizes.into_iter().sum())
 }
 
 /// Returns the size of a regular file in bytes; `None` for others. A file that cannot be opened is
