@@ -88,7 +88,11 @@ impl CoreDns {
         } else {
             String::new()
         };
-        fs::write(&file, configuration(address, upstream, &own))?;
+        let mut servers = upstream.to_string();
+        if plan.both_families {
+            servers.push_str(&format!(" {}", paired(upstream)));
+        }
+        fs::write(&file, configuration(address, &servers, &own))?;
         let mut command = namespace.command(program);
         command.arg("-conf").arg(&file);
         let process = Process::spawn("coredns", command)?;
@@ -106,7 +110,7 @@ impl CoreDns {
 }
 
 /// The lowest time to live is 1 s: by default, `cache` raises shorter ones to 5 s.
-fn configuration(address: Ipv4Addr, upstream: Ipv4Addr, own: &str) -> String {
+fn configuration(address: Ipv4Addr, upstream: &str, own: &str) -> String {
     let address6 = paired(address);
     format!(
         ". {{\n  bind {address} {address6}\n  errors\n  metadata\n  log . \"{FORMAT}\"\n{own}  cache {{\n    \

@@ -92,6 +92,8 @@ pub struct Plan {
     /// True if the DNS pods answer for `cluster.local` themselves: no name exists there. Otherwise they
     /// forward it too, and the upstream resolver has two services.
     pub own_domain: bool,
+    /// True if the DNS pods send their queries over IPv4 and IPv6 alike, otherwise over IPv4.
+    pub both_families: bool,
 }
 
 impl Default for Plan {
@@ -103,6 +105,7 @@ impl Default for Plan {
             node_cache: false,
             chains: false,
             own_domain: false,
+            both_families: false,
         }
     }
 }

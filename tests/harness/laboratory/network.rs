@@ -64,7 +64,7 @@ pub(super) fn attach_host(network: &Namespace, port: &str, address: Ipv4Addr) ->
     let host = Namespace::new()?;
     join_by_veth(network, port, &host, INTERFACE)?;
     network.ip(&["link", "set", port, "master", BRIDGE, "up"])?;
-    // Link-local addresses would only add multicast of their own.
+    // The addresses below are enough, and can be used at once.
     host.ip(&["link", "set", INTERFACE, "addrgenmode", "none", "up"])?;
     add_addresses(&host, INTERFACE, address, [24, 64])?;
     Ok(host)
@@ -86,9 +86,15 @@ pub(super) fn add_addresses(
     prefixes: [u8; 2],
 ) -> Result<()> {
     space.ip(&["address", "add", &format!("{address}/{}", prefixes[0]), "dev", interface])?;
-    let address6 = format!("{}/{}", paired(address), prefixes[1]);
-    // Nobody else has it: without detection it can be used at once.
-    space.ip(&["address", "add", &address6, "dev", interface, "nodad"]).map(drop)
+    let address6 = paired(address);
+    let [_, a, b, c, .., host] = address6.segments();
+    // Nodes look for their neighbours from a link-local address.
+    let link_local = Ipv6Addr::new(0xfe80, 0, 0, 0, a, b, c, host);
+    for own in [format!("{address6}/{}", prefixes[1]), format!("{link_local}/64")] {
+        // Nobody else has it: without detection it can be used at once.
+        space.ip(&["address", "add", &own, "dev", interface, "nodad"])?;
+    }
+    Ok(())
 }
 
 /// Routes to the pods of `nodes`, for a host that is no node.
@@ -122,7 +128,7 @@ impl Node {
         let interface = format!("veth{}", self.pods);
         let namespace = Namespace::new()?;
         join_by_veth(&self.namespace, &interface, &namespace, INTERFACE)?;
-        // Link-local addresses would only add multicast of their own.
+        // The addresses below are enough, and can be used at once.
         for (space, end) in [(&self.namespace, &*interface), (&namespace, INTERFACE)] {
             space.ip(&["link", "set", end, "addrgenmode", "none", "up"])?;
         }
