@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn a_backend_is_chosen_at_random_and_masquerading_is_an_option() {
         let backends = ["10.244.1.2", "10.244.2.2"].map(|text| text.parse().expect("an address"));
-        let rules = |plan| rules("ip", &backends, CLUSTER_IP.into(), CACHE_IP.into(), plan);
+        let rules = |plan: &Plan| rules("ip", &backends, CLUSTER_IP.into(), CACHE_IP.into(), plan);
         let text = rules(&Plan::default());
         assert!(text.contains("mod 2 map { 0 : 10.244.1.2, 1 : 10.244.2.2 }"), "{text}");
         assert!(!text.contains("masquerade"), "{text}");
