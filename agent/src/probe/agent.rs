@@ -19,10 +19,10 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::{net::TcpStream, time::timeout};
 
-use super::confirmation::Line;
 use crate::{
     control::client::{Client, Item},
     tail::{LineFormat, Selection},
+    telemetry::confirmation::Line,
 };
 
 /// Deadline for the agent to begin its answer at the telemetry port.

@@ -8,10 +8,9 @@
 //!
 //! The name is drawn at random, so that a record of it can be of no other query. The follower is there
 //! before the query is sent. It is at the agent's control socket, or at its telemetry port: see
-//! [`confirmation`].
+//! [`confirmation`](crate::telemetry::confirmation).
 
 mod agent;
-pub(crate) mod confirmation;
 mod query;
 
 use std::{
@@ -27,9 +26,9 @@ use nix::sched::{CloneFlags, setns};
 use serde::Serialize;
 use serde_json::Value;
 
+pub use crate::telemetry::confirmation::SUFFIX;
 use crate::{pipeline::random_bytes, verdict::Verdict};
 pub use agent::Agent;
-pub use confirmation::SUFFIX;
 pub use query::Transport;
 use query::{Exchanged, exchange};
 
@@ -158,7 +157,7 @@ pub fn probe(config: &Config) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-/// 64 random bits as a label of [`LABEL_DIGITS`](confirmation::LABEL_DIGITS).
+/// 64 random bits as a label of [`LABEL_DIGITS`](crate::telemetry::confirmation::LABEL_DIGITS).
 fn random_label() -> String {
     data_encoding::HEXLOWER.encode(&random_bytes())
 }

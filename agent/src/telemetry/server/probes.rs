@@ -1,4 +1,4 @@
-//! `/probe`: shows a client that its own query was recorded. [`confirmation`](crate::probe::confirmation)
+//! `/probe`: shows a client that its own query was recorded. [`confirmation`](crate::telemetry::confirmation)
 //! has the lines, and why they are so few.
 //!
 //! | bound | action beyond it |
@@ -20,8 +20,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     control::Status,
-    probe::confirmation::{Line, Recorded, SUFFIX, is_confirmed},
     tail::{FOLLOWERS, LineFormat, Selection, Tail, Tails},
+    telemetry::confirmation::{Line, Recorded, SUFFIX, is_confirmed},
 };
 
 /// Probes at a time. The other followers are left to the control socket.

@@ -18,7 +18,7 @@ use serde_json::Value;
 pub const SUFFIX: &str = "tap53-probe.invalid";
 
 /// Hexadecimal digits of the random label.
-pub(super) const LABEL_DIGITS: usize = 16;
+pub(crate) const LABEL_DIGITS: usize = 16;
 
 /// Returns true for names that are confirmed: a random label below [`SUFFIX`].
 pub(crate) fn is_confirmed(name: &str) -> bool {
@@ -61,7 +61,7 @@ impl Recorded {
         serde_json::from_slice(record)
     }
 
-    pub(super) fn into_value(self) -> serde_json::Result<Value> {
+    pub(crate) fn into_value(self) -> serde_json::Result<Value> {
         serde_json::to_value(self)
     }
 }
@@ -75,7 +75,7 @@ impl Line {
         line
     }
 
-    pub(super) fn read(line: &[u8]) -> serde_json::Result<Self> {
+    pub(crate) fn read(line: &[u8]) -> serde_json::Result<Self> {
         serde_json::from_slice(line)
     }
 }
