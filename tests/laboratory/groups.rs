@@ -12,11 +12,12 @@ use tap53_harness::laboratory::{
     CLUSTER_IP, Laboratory, Library, Plan, Recording, ask_until_followed, paired,
 };
 
-use super::{by_key, require_nothing_lost};
+use super::{by_key, questions, require_nothing_lost};
 
-/// Lookups of each pod at a time, and names of each.
+/// Lookups of each pod at a time.
 const AT_ONCE: usize = 3;
-const NAMES: usize = 10;
+/// For each of so many questions of the other tests' loads, one name in each of these.
+const QUESTIONS_PER_NAME: usize = 300;
 
 /// Domains in the order in which names are looked up.
 const DOMAINS: [&str; 4] =
@@ -38,13 +39,13 @@ struct Phase {
 }
 
 /// The names of one thread of a pod.
-fn names(prefix: &str, pod: usize, thread: usize) -> Vec<String> {
+fn names(prefix: &str, pod: usize, thread: usize, count: usize) -> Vec<String> {
     let name = |number: usize| match number % 5 {
         // Exists nowhere.
         3 => format!("{prefix}{pod}-{thread}-{number}.absent.test"),
         _ => format!("{prefix}{pod}-{thread}-{number}.t3.test"),
     };
-    let own = (0..NAMES).map(name);
+    let own = (0..count).map(name);
     // In the second domain, and in the first. Other threads of the pod look them up too.
     own.chain(["db.prod".to_owned(), "api".to_owned()]).collect()
 }
@@ -60,8 +61,9 @@ fn winner(name: &str) -> Option<usize> {
 
 fn look_up(laboratory: &Laboratory, phase: &Phase) -> Result<Vec<String>> {
     let pods: Vec<_> = laboratory.pods().collect();
+    let count = questions()? / QUESTIONS_PER_NAME;
     let all: Vec<_> = (0..pods.len() * AT_ONCE)
-        .map(|at| (pods[at / AT_ONCE], names(phase.prefix, at / AT_ONCE, at % AT_ONCE)))
+        .map(|at| (pods[at / AT_ONCE], names(phase.prefix, at / AT_ONCE, at % AT_ONCE, count)))
         .collect();
     thread::scope(|scope| {
         let running: Vec<_> = all
