@@ -26,6 +26,8 @@ mod admission;
 mod chart;
 #[path = "deploy/container.rs"]
 mod container;
+#[path = "deploy/helm_test.rs"]
+mod helm_test;
 #[path = "deploy/permissions.rs"]
 mod permissions;
 

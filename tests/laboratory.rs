@@ -7,8 +7,14 @@ mod answers;
 mod cache;
 #[path = "laboratory/engines.rs"]
 mod engines;
+#[path = "laboratory/groups.rs"]
+mod groups;
+#[path = "laboratory/pairs.rs"]
+mod pairs;
 #[path = "laboratory/search.rs"]
 mod search;
+#[path = "laboratory/story.rs"]
+mod story;
 #[path = "laboratory/truth.rs"]
 mod truth;
 
@@ -73,8 +79,10 @@ fn each_node_records_a_question_once_whatever_its_addresses_become() -> Result<(
         let recording = Recording::start(&laboratory)?;
         let load = Load { first: 0, clients: 1, questions: 30, server: path.server };
         let asked = load.run(&laboratory)?;
-        let [rows] = recording.stop()?.tables.ask([RECORDS])?;
+        let in_pairs = pairs::look_up(&laboratory, &path)?;
+        let [rows, questions] = recording.stop()?.tables.ask([RECORDS, pairs::QUESTIONS])?;
         let rows = by_key(&rows)?;
+        pairs::require(&path, &in_pairs, &rows, &questions)?;
         for question in &asked {
             let found = on_nodes(rows.get(&asked_key(question)));
             ensure!(found == path.records, "{}: {found:?}: {question:?}", path.name);

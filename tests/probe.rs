@@ -1,15 +1,25 @@
 //! `tap53 probe`: a query of its own through a real resolver and a running agent.
 
-use std::{net::IpAddr, path::Path, process::Output};
+use std::{
+    io::{Read as _, Write as _},
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    process::{Command, Output},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tap53_harness::{
     agent::{self, Agent},
+    http,
     lab::Lab,
     namespace::{Namespace, SERVER_END},
     unbound::SILENT_ZONE,
+    wait,
 };
+
+const DEADLINE: Duration = Duration::from_secs(30);
 
 const CONFIGURATION: &str = "
 interfaces: {include: [s0]}
@@ -108,6 +118,96 @@ fn without_an_agent_or_a_namespace_the_error_says_so() -> Result<()> {
     assert!(text.contains("cannot open /run/netns/no-such-namespace"), "{text}");
     let text = failed(&["--netns", "/dev/null"])?;
     assert!(text.contains("cannot enter the network namespace /dev/null"), "{text}");
+    agent.stop()?;
+    Ok(())
+}
+
+/// Address of the telemetry port, from the client's namespace too.
+fn telemetry() -> SocketAddr {
+    (SERVER_END.ipv4, 9530).into()
+}
+
+/// Starts an agent whose telemetry port the client reaches.
+fn agent_with_port(lab: &Lab) -> Result<Agent> {
+    let yaml = format!("{CONFIGURATION}telemetry: {{listen: '{}'}}\n", telemetry());
+    Agent::start(&lab.server, &yaml, &[])
+}
+
+/// Probes at the telemetry port, in the client's namespace, without the right to enter any other.
+fn probe_at_port(lab: &Lab, arguments: &[&str]) -> Result<Output> {
+    let server = IpAddr::from(SERVER_END.ipv4).to_string();
+    let mut command: Command = lab.client.command(agent::binary()?);
+    command.args(["probe", "--server", &server, "--agent", &telemetry().to_string()]);
+    Ok(command.args(arguments).output()?)
+}
+
+#[test]
+fn the_telemetry_port_follows_a_query_and_shows_no_address() -> Result<()> {
+    let lab = Lab::new()?;
+    let agent = agent_with_port(&lab)?;
+    for transport in ["udp", "tcp"] {
+        let output = probe_at_port(&lab, &["--transport", transport, "-o", "json"])?;
+        let report: Value = serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("{}", String::from_utf8_lossy(&output.stderr)))?;
+        assert!(output.status.success(), "{report:#}");
+        assert_eq!(report["verdict"], "ok", "{report:#}");
+        require(&report, "agent", "ok", "captures from s0")?;
+        require(&report, "captured", "ok", "MATCHED at s0 (ingress)")?;
+        require(&report, "record", "ok", "what was sent and received")?;
+        let record = report["record"].as_object().context("a record")?;
+        assert_eq!(record["qname"], report["name"]);
+        let hidden = |field: &String| field.contains("client") || field.contains("server");
+        assert!(!record.keys().any(hidden), "{record:?}");
+    }
+    agent.command(&["disable", "s0"])?.output()?;
+    let output = probe_at_port(&lab, &["--timeout", "1s"])?;
+    let text = String::from_utf8(output.stdout)?;
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("no record within 1s: the agent captures from no interface"), "{text}");
+    agent.stop()?;
+
+    let output = probe_at_port(&lab, &[])?;
+    let text = String::from_utf8(output.stderr)?;
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("does an agent run there") && text.contains("refused"), "{text}");
+    Ok(())
+}
+
+#[test]
+fn probes_at_the_telemetry_port_confirm_no_other_names() -> Result<()> {
+    let lab = Lab::new()?;
+    let agent = agent_with_port(&lab)?;
+    for query in ["", "?name=www.tap53.test", "?name=%2e", "?name=tap53-probe.invalid", "?names=a"]
+    {
+        let answer = http::get(&lab.client, telemetry(), &format!("/probe{query}"))?;
+        assert_eq!(answer.code, 400, "{query}: {}", answer.body);
+        assert!(answer.body.contains("16 hexadecimal digits"), "{}", answer.body);
+    }
+    // Two are followed, and a third one is refused until one of them is gone.
+    let path = "/probe?name=0123456789abcdef.tap53-probe.invalid";
+    let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let mut stream = http::connect(&lab.client, telemetry())?;
+        stream.write_all(request.as_bytes())?;
+        let mut head = Vec::new();
+        while !String::from_utf8_lossy(&head).contains("\"capturing\":[\"s0\"]") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte)?;
+            head.push(byte[0]);
+        }
+        open.push(stream);
+    }
+    let refused = http::get(&lab.client, telemetry(), path)?;
+    assert_eq!(refused.code, 503, "{}", refused.body);
+    assert!(refused.body.contains("2 probes are running"), "{}", refused.body);
+    let output = probe_at_port(&lab, &[])?;
+    let text = String::from_utf8(output.stderr)?;
+    assert!(text.contains("503") && text.contains("2 probes are running"), "{text}");
+    open.clear();
+    wait::until("a probe to be admitted", DEADLINE, || {
+        Ok(probe_at_port(&lab, &[])?.status.success().then_some(()))
+    })?;
     agent.stop()?;
     Ok(())
 }

@@ -148,7 +148,7 @@ impl Privileges {
         let user = user.context("no runAsUser")?;
         ensure!(container["capabilities"]["drop"][0] == "ALL", "not all capabilities are dropped");
         let mut capabilities = 0;
-        for name in container["capabilities"]["add"].as_array().context("no capabilities")? {
+        for name in container["capabilities"]["add"].as_array().into_iter().flatten() {
             capabilities |= 1 << number(name.as_str().unwrap_or_default())?;
         }
         let flag = |name: &str| container[name].as_bool().with_context(|| format!("no {name}"));

@@ -13,6 +13,7 @@ mod lake;
 mod manifests;
 mod progress;
 mod setup;
+mod story;
 mod strip;
 mod test;
 #[cfg(test)]
@@ -49,6 +50,8 @@ enum Task {
     Demo(demo::Arguments),
     /// Build the manual into target/book/html; fails on warnings and dead links
     Docs,
+    /// Record one lookup of a pod in the two-node laboratory, and show it in the README; needs root
+    Story,
     /// Write the generated files of deploy: manifests from the Helm chart, connectors from the schemas
     Manifests,
     /// Run all checks and tests, as the continuous integration does, or one tier of the tests
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         Task::Demo(arguments) => demo::run(&workspace, &arguments),
         Task::Docs => docs::run(&workspace),
         Task::Manifests => manifests::run(),
+        Task::Story => story::run(&workspace),
         Task::Test(arguments) => test::run(&workspace, &arguments),
         Task::Faults(arguments) => faults::run(&workspace, &arguments),
         Task::Lake(arguments) => lake::run(&workspace, &arguments),

@@ -13,7 +13,7 @@ use clap::Args;
 use jiff::SignedDuration;
 use tap53::{
     config::zone,
-    probe::{Config, SUFFIX, Transport, probe},
+    probe::{Agent, Config, SUFFIX, Transport, probe},
 };
 
 use super::{report, switch::Socket};
@@ -26,11 +26,15 @@ Examples:
   sudo tap53 probe
   sudo tap53 probe --server 10.96.0.10 --transport tcp
   sudo tap53 probe --server 10.96.0.10 --netns /proc/4711/ns/net
+  tap53 probe --agent 127.0.0.1:9530
   tap53 probe -o json | jq '.stages[] | select(.verdict != \"ok\")'
 
 Sends a query for a name that exists nowhere, and waits until the running agent has recorded it. Each
 stage on the way is reported: the agent's interfaces, the resolver's response, the record, and
 whether the record says what was sent and received. The resolver sees one query more.
+
+--agent needs no right on the node: it asks the agent at its telemetry port, which shows of the record
+neither addresses nor owners, and confirms no other names.
 
 Exit status: 0 the query was captured (there may be warnings); 1 it was not, or no agent answers;
 2 invalid arguments.";
@@ -54,6 +58,9 @@ pub(crate) struct Arguments {
     /// Longest wait for the response, and then for the record, such as 5s
     #[arg(long, value_name = "DURATION", value_parser = timeout, default_value = "5s")]
     timeout: Duration,
+    /// Telemetry port of the agent, as address:port, in place of its control socket
+    #[arg(long, value_name = "ADDRESS", value_parser = agent_address, conflicts_with_all = ["path", "suffix"])]
+    agent: Option<SocketAddr>,
     /// Format of the report
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "text")]
     output: report::Format,
@@ -63,8 +70,12 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let server = resolver(arguments.server)?;
+    let agent = match arguments.agent {
+        Some(address) => Agent::Telemetry(address),
+        None => Agent::Socket(arguments.socket.path().to_owned()),
+    };
     let report = probe(&Config {
-        socket: arguments.socket.path().to_owned(),
+        agent,
         server,
         transport: arguments.transport,
         suffix: arguments.suffix,
@@ -86,6 +97,19 @@ pub(super) fn server(text: &str) -> Result<SocketAddr, String> {
         "is neither an address nor address:port: write 10.96.0.10, 10.96.0.10:53 or [fd00::a]:53"
             .to_owned()
     })
+}
+
+/// An address with a port. IPv4 addresses may be in brackets too, since a pod's specification cannot know
+/// which kind of address `status.hostIP` is.
+fn agent_address(text: &str) -> Result<SocketAddr, String> {
+    let address = || {
+        let (host, port) = text.strip_prefix('[')?.rsplit_once("]:")?;
+        Some(SocketAddr::new(host.parse().ok()?, port.parse().ok()?))
+    };
+    text.parse()
+        .ok()
+        .or_else(address)
+        .ok_or_else(|| "is not address:port: write 127.0.0.1:9530 or [fd00::a]:9530".to_owned())
 }
 
 /// A duration of up to a minute.
@@ -123,6 +147,22 @@ mod tests {
         assert_eq!(server("2001:db8::1").unwrap().to_string(), "[2001:db8::1]:53");
         assert_eq!(server("[2001:db8::1]:54").unwrap().to_string(), "[2001:db8::1]:54");
         assert!(server("resolver.example").unwrap_err().contains("neither"));
+    }
+
+    #[test]
+    fn an_agent_has_a_port_and_any_address_may_be_in_brackets() {
+        for (text, address) in [
+            ("127.0.0.1:9530", "127.0.0.1:9530"),
+            ("[192.0.2.1]:9530", "192.0.2.1:9530"),
+            ("[fd00::a]:9530", "[fd00::a]:9530"),
+        ] {
+            assert_eq!(agent_address(text).unwrap().to_string(), address);
+        }
+        for refused in
+            ["127.0.0.1", "[127.0.0.1]", "fd00::a", "node-1:9530", "[node-1]:9530", ":9530"]
+        {
+            assert!(agent_address(refused).unwrap_err().contains("address:port"), "{refused}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::Check;
 use crate::{
     config::{CONTROL_SOCKET, Config},
-    probe::{self, Stage},
+    probe::{self, Agent, Stage},
     verdict::Verdict,
 };
 
@@ -13,7 +13,7 @@ const AREA: &str = "live";
 
 pub(super) fn look(config: Option<&Config>, server: SocketAddr) -> Vec<Check> {
     let socket = config.map_or_else(|| CONTROL_SOCKET.into(), |it| it.control.socket.clone());
-    match probe::probe(&probe::Config::new(socket, server)) {
+    match probe::probe(&probe::Config::new(Agent::Socket(socket), server)) {
         Ok(report) => report.stages.into_iter().map(|stage| check(stage, server)).collect(),
         Err(error) => {
             let what = format!("a query to {server}");

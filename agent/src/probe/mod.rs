@@ -7,8 +7,10 @@
 //! ```
 //!
 //! The name is drawn at random, so that a record of it can be of no other query. The follower is there
-//! before the query is sent.
+//! before the query is sent. It is at the agent's control socket, or at its telemetry port: see
+//! [`confirmation`](crate::telemetry::confirmation).
 
+mod agent;
 mod query;
 
 use std::{
@@ -16,7 +18,6 @@ use std::{
     fs::File,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
@@ -25,17 +26,11 @@ use nix::sched::{CloneFlags, setns};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::{
-    control::client::{Client, Item},
-    pipeline::random_bytes,
-    tail::{LineFormat, Selection},
-    verdict::Verdict,
-};
+pub use crate::telemetry::confirmation::SUFFIX;
+use crate::{pipeline::random_bytes, verdict::Verdict};
+pub use agent::Agent;
 pub use query::Transport;
 use query::{Exchanged, exchange};
-
-/// Below which name a probe asks, unless told otherwise: one that exists nowhere (RFC 6761 §6.4).
-pub const SUFFIX: &str = "tap53-probe.invalid";
 
 /// Longest wait for the response, and then for the record, unless another one is given.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -43,8 +38,8 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// A probe to be made.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Control socket of the agent.
-    pub socket: PathBuf,
+    /// The agent that must record the query.
+    pub agent: Agent,
     /// Resolver.
     pub server: SocketAddr,
     /// Transport of the query.
@@ -61,9 +56,9 @@ impl Config {
     /// Returns the usual probe of an agent through a resolver: a query over UDP from this network
     /// namespace.
     #[must_use]
-    pub fn new(socket: PathBuf, server: SocketAddr) -> Self {
+    pub fn new(agent: Agent, server: SocketAddr) -> Self {
         Self {
-            socket,
+            agent,
             server,
             transport: Transport::Udp,
             suffix: SUFFIX.to_owned(),
@@ -139,10 +134,8 @@ impl fmt::Display for Report {
 pub fn probe(config: &Config) -> anyhow::Result<Report> {
     let name = format!("{}.{}", random_label(), config.suffix);
     let mut report = Report::new(name.clone());
-    let client = Client::new(&config.socket);
-    let status = client.status()?.status;
-    let records = follow(&client, &name)?;
-    report.push("agent", Verdict::Ok, capturing(&status), None);
+    let following = config.agent.follow(&name)?;
+    report.push("agent", Verdict::Ok, capturing(&following.capturing), None);
 
     let sent_at = Instant::now();
     let exchanged = in_namespace(config.namespace.as_deref(), || {
@@ -150,47 +143,23 @@ pub fn probe(config: &Config) -> anyhow::Result<Report> {
     })?;
     push_response(&mut report, config, &exchanged);
 
-    match records.recv_timeout(config.timeout) {
+    match following.records.recv_timeout(config.timeout) {
         Ok(Ok(record)) => {
             push_record(&mut report, &exchanged, &record, sent_at.elapsed());
             report.record = Some(record);
         }
         Ok(Err(reason)) => report.push("captured", Verdict::Fail, reason, None),
         Err(_) => {
-            let text = missing(&status, &exchanged, config.timeout);
+            let text = missing(&following.capturing, &exchanged, config.timeout);
             report.push("captured", Verdict::Fail, text, None);
         }
     }
     Ok(report)
 }
 
-/// 64 random bits as a label.
+/// 64 random bits as a label of [`LABEL_DIGITS`](crate::telemetry::confirmation::LABEL_DIGITS).
 fn random_label() -> String {
     data_encoding::HEXLOWER.encode(&random_bytes())
-}
-
-/// Receives the record of a name, or why there will be none.
-fn follow(client: &Client, name: &str) -> anyhow::Result<mpsc::Receiver<Result<Value, String>>> {
-    let selection = Selection { qnames: vec![name.to_owned()], ..Selection::default() };
-    let mut following = client.tail(LineFormat::Json, selection)?;
-    let (found, records) = mpsc::channel();
-    // Ends with this process: the wait for a line has no deadline of its own.
-    thread::Builder::new().name("follower".to_owned()).spawn(move || {
-        let mut line = Vec::new();
-        loop {
-            let record = match following.next(&mut line) {
-                Ok(Item::Line) => serde_json::from_slice(&line).map_err(|error| error.to_string()),
-                Ok(Item::Lost(_)) => continue,
-                Ok(Item::End(reason)) => Err(reason),
-                Err(error) => Err(error.to_string()),
-            };
-            let is_end = record.is_err();
-            if found.send(record).is_err() || is_end {
-                return;
-            }
-        }
-    })?;
-    Ok(records)
 }
 
 /// Calls `work` on a thread in a network namespace.
@@ -212,16 +181,7 @@ fn in_namespace<T: Send>(
     })
 }
 
-fn capturing_names(status: &Value) -> Vec<&str> {
-    let interfaces = status["interfaces"].as_array().into_iter().flatten();
-    let captures = |interface: &&Value| {
-        ["ingress", "egress"].iter().any(|side| interface[side]["capturing"] == true)
-    };
-    interfaces.filter(captures).filter_map(|interface| interface["name"].as_str()).collect()
-}
-
-fn capturing(status: &Value) -> String {
-    let names = capturing_names(status);
+fn capturing(names: &[String]) -> String {
     if names.is_empty() {
         return "answers, and captures from no interface".to_owned();
     }
@@ -271,6 +231,15 @@ fn push_record(report: &mut Report, exchanged: &Exchanged, record: &Value, after
     };
     report.push("record", verdict, text, None);
 
+    push_client(report, exchanged, record);
+}
+
+/// Compares the client of the record with the socket that sent the query, and names its owner. The
+/// telemetry port shows neither.
+fn push_client(report: &mut Report, exchanged: &Exchanged, record: &Value) {
+    if record.get("client_port").is_none() {
+        return;
+    }
     // Port and address are the client's own, unless something on the way changed them.
     let port_kept = record["client_port"] == exchanged.local.port();
     let address = exchanged.local.ip().to_string();
@@ -294,12 +263,11 @@ fn push_record(report: &mut Report, exchanged: &Exchanged, record: &Value, after
 }
 
 /// Describes the likely reason for a missing record.
-fn missing(status: &Value, exchanged: &Exchanged, timeout: Duration) -> String {
+fn missing(names: &[String], exchanged: &Exchanged, timeout: Duration) -> String {
     let mut text = format!("no record within {timeout:?}");
-    let names = capturing_names(status);
     match &exchanged.interface {
         _ if names.is_empty() => text.push_str(": the agent captures from no interface"),
-        Some(interface) if !names.contains(&interface.as_str()) => {
+        Some(interface) if !names.contains(interface) => {
             text.push_str(&format!(
                 ": the query left by {interface}, and the agent captures from {}",
                 names.join(", ")

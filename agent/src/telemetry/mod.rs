@@ -6,6 +6,7 @@
 //!  interfaces ─ desired, observed ──┴─┴─▶ Health ─▶ /readyz, tap53 status --check
 //!  ledger, status, enrichment, control, process ──▶ families ─▶ /metrics, docs/metrics.md
 //!  workers, sinks ─ timings, depths, librdkafka ──────┘
+//!  followers of the records ── confirmation ─▶ /probe
 //! ```
 //!
 //! - **Liveness depends on the workers' heartbeats only.** Brokers, API servers and the run loop have
@@ -17,6 +18,7 @@
 //!   connections, bytes and time. Its requests to the run loop are the same as those of an operator.
 
 pub mod config;
+pub(crate) mod confirmation;
 mod data_path;
 mod families;
 mod health;

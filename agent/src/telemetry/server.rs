@@ -1,4 +1,4 @@
-//! HTTP/1.1 at the telemetry port: `/livez`, `/readyz`, `/metrics`.
+//! HTTP/1.1 at the telemetry port: `/livez`, `/readyz`, `/metrics`, `/probe`.
 //!
 //! The port may be open to everybody, so no client can keep others from being answered:
 //!
@@ -8,11 +8,13 @@
 //! | [`PER_PEER`] of one address | the same, among those of that address |
 //! | [`HEADER_DEADLINE`] for a request's head | the connection is closed |
 //! | [`HEAD_BYTES`] of it | 431 |
+//! | [`probes`] at a time | 503 |
 //! | readings of the run loop: see [`readings`] | the latest one is shown again, or 503 |
 //! | [`CONNECTION_DEADLINE`] in all, one request each | the connection is closed |
 //!
 //! Each connection that is closed or refused is counted, and logged at most once in [`LOG_INTERVAL`].
 
+mod probes;
 mod readings;
 
 use std::{
@@ -24,8 +26,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http_body_util::{Either, Full};
 use hyper::{
     body::{Bytes, Incoming},
     server::conn::http1,
@@ -48,7 +50,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use self::readings::Readings;
+use self::{
+    probes::{Probes, Refusal},
+    readings::Readings,
+};
 use super::{
     data_path::DataPath,
     families::Reading,
@@ -131,9 +136,13 @@ pub(super) struct Counts {
     pub(super) timed_out: u64,
 }
 
+/// An answer at once, or the lines of a probe.
+type Answer = Response<Either<Full<Bytes>, probes::Lines>>;
+
 struct Context {
     sources: Sources,
     readings: Readings,
+    probes: Probes,
     counts: Published<Counts>,
     started_at_s: f64,
 }
@@ -153,6 +162,7 @@ impl Server {
         let context = Arc::new(Context {
             sources,
             readings: Readings::new(Instant::now()),
+            probes: Probes::new(),
             counts: Published::default(),
             started_at_s,
         });
@@ -330,7 +340,7 @@ async fn connection(context: Arc<Context>, stream: TcpStream, slot: Connection<I
         slot.enter(Stage::Working);
         context.counts.update(|counts| counts.requests += 1);
         async move {
-            let answer = context.answer(request.method(), request.uri().path()).await;
+            let answer = context.answer(request.method(), request.uri()).await;
             slot.enter(Stage::Writing);
             Ok::<_, Infallible>(answer)
         }
@@ -362,11 +372,11 @@ async fn connection(context: Arc<Context>, stream: TcpStream, slot: Connection<I
 }
 
 impl Context {
-    async fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+    async fn answer(&self, method: &Method, uri: &Uri) -> Answer {
         if !matches!(*method, Method::GET | Method::HEAD) {
             return plain(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD\n".to_owned());
         }
-        match path {
+        match uri.path() {
             "/livez" => probe("live", &self.sources.liveness.reasons(monotonic_ns()).into()),
             "/readyz" => match self.readings.read(|| self.status()).await {
                 Ok(reading) => probe("ready", &reading.status.health.ready),
@@ -376,14 +386,31 @@ impl Context {
                 Ok(reading) => {
                     let metrics = || self.metrics(&reading.status).into();
                     let text = reading.metrics.get_or_init(metrics).clone();
-                    let mut response = Response::new(Full::from(text));
-                    let value = HeaderValue::from_static(CONTENT_TYPE);
-                    response.headers_mut().insert(header::CONTENT_TYPE, value);
-                    response
+                    answer(StatusCode::OK, CONTENT_TYPE, Either::Left(text.into()))
                 }
                 Err(reason) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
             },
-            _ => plain(StatusCode::NOT_FOUND, "/livez, /readyz and /metrics\n".to_owned()),
+            "/probe" => self.probe(uri.query()).await,
+            _ => plain(StatusCode::NOT_FOUND, "/livez, /readyz, /metrics and /probe\n".to_owned()),
+        }
+    }
+
+    async fn probe(&self, query: Option<&str>) -> Answer {
+        let probe = match self.probes.admit(&self.sources.tails, query) {
+            Ok(probe) => probe,
+            Err(refusal @ Refusal::Name) => {
+                return plain(StatusCode::BAD_REQUEST, format!("{refusal}\n"));
+            }
+            Err(refusal @ Refusal::Busy) => {
+                return plain(StatusCode::SERVICE_UNAVAILABLE, format!("{refusal}\n"));
+            }
+        };
+        match self.readings.read(|| self.status()).await {
+            Ok(reading) => {
+                let lines = probe.lines(&reading.status);
+                answer(StatusCode::OK, "application/x-ndjson", Either::Right(lines))
+            }
+            Err(reason) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
         }
     }
 
@@ -417,7 +444,7 @@ impl Context {
 }
 
 /// Returns 200, or 503 with a line for each reason.
-fn probe(question: &str, probe: &Probe) -> Response<Full<Bytes>> {
+fn probe(question: &str, probe: &Probe) -> Answer {
     if probe.ok {
         return plain(StatusCode::OK, format!("{question}\n"));
     }
@@ -429,10 +456,18 @@ fn probe(question: &str, probe: &Probe) -> Response<Full<Bytes>> {
     plain(StatusCode::SERVICE_UNAVAILABLE, text)
 }
 
-fn plain(status: StatusCode, text: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(text));
+fn plain(status: StatusCode, text: String) -> Answer {
+    answer(status, "text/plain; charset=utf-8", Either::Left(text.into()))
+}
+
+fn answer(
+    status: StatusCode,
+    content_type: &'static str,
+    body: Either<Full<Bytes>, probes::Lines>,
+) -> Answer {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
-    let value = HeaderValue::from_static("text/plain; charset=utf-8");
+    let value = HeaderValue::from_static(content_type);
     response.headers_mut().insert(header::CONTENT_TYPE, value);
     response
 }

@@ -36,11 +36,23 @@ pub fn manifests() -> PathBuf {
     deploy().join("manifests/tap53.yaml")
 }
 
-/// The chart's objects with `arguments` for `helm template`.
+/// The chart's objects with `arguments` for `helm template`, as `helm install` creates them.
 ///
 /// # Errors
 /// When helm refuses the values, or a template.
 pub fn render(arguments: &[&str]) -> Result<String> {
+    template(&[&["--skip-tests"], arguments].concat())
+}
+
+/// The pod of `helm test`.
+///
+/// # Errors
+/// When helm refuses the values, or there is no such pod with them.
+pub fn render_test(arguments: &[&str]) -> Result<String> {
+    template(&[&["--show-only", "templates/tests/probe.yaml"], arguments].concat())
+}
+
+fn template(arguments: &[&str]) -> Result<String> {
     let chart = chart();
     let chart = chart.to_str().context("a path in UTF-8")?;
     let fixed = ["template", RELEASE, chart, "--namespace", RELEASE];

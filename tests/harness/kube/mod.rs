@@ -40,7 +40,7 @@ use crate::{
 
 pub use account::Account;
 pub use audit::Request;
-pub use chart::{RELEASE, chart, helm, manifests, render, rendered_manifests};
+pub use chart::{RELEASE, chart, helm, manifests, render, render_test, rendered_manifests};
 pub use programs::{Programs, are_built, go, programs};
 
 /// Four seconds on a machine with nothing else to do.

@@ -10,10 +10,15 @@ use std::{
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 
-use super::logs::{FORMAT, Served};
+use super::{
+    Plan,
+    logs::{FORMAT, Served},
+    paired,
+};
 use crate::{cache, kube::go, namespace::Namespace, process::Process, scratch};
 
 const GO_MOD: &str = include_str!("programs/go.mod");
+const MAIN: &str = include_str!("programs/coredns/main.go");
 const MODULE: &str = "github.com/coredns/coredns ";
 const START_DEADLINE: Duration = Duration::from_secs(20);
 /// Logged once its sockets are bound.
@@ -45,8 +50,10 @@ pub fn is_built() -> Result<bool> {
     Ok(cache::directory()?.join(cache_name()?).is_dir())
 }
 
+/// Ends with the number of plugins: more of them are another program.
 fn cache_name() -> Result<String> {
-    Ok(format!("coredns-{}", version()?))
+    let plugins = MAIN.lines().filter(|line| line.contains("/plugin/")).count();
+    Ok(format!("coredns-{}-{plugins}", version()?))
 }
 
 fn version() -> Result<&'static str> {
@@ -63,16 +70,29 @@ pub(super) struct CoreDns {
 }
 
 impl CoreDns {
-    /// Starts it on port 53 of `address`, which exists in `namespace`, and waits until it serves.
+    /// Starts it on port 53 of `address` and the one that goes with it, which exist in `namespace`, and
+    /// waits until it serves.
     pub(super) fn start(
         program: &Path,
         namespace: &Namespace,
         address: Ipv4Addr,
         upstream: Ipv4Addr,
+        plan: &Plan,
     ) -> Result<Self> {
         let directory = scratch::directory("coredns")?;
         let file = directory.path().join("Corefile");
-        fs::write(&file, configuration(address, upstream))?;
+        let zone = directory.path().join("zone");
+        fs::write(&zone, OWN_ZONE)?;
+        let own = if plan.own_domain {
+            format!("  file {} cluster.local\n", zone.display())
+        } else {
+            String::new()
+        };
+        let mut servers = upstream.to_string();
+        if plan.both_families {
+            servers.push_str(&format!(" {}", paired(upstream)));
+        }
+        fs::write(&file, configuration(address, &servers, &own))?;
         let mut command = namespace.command(program);
         command.arg("-conf").arg(&file);
         let process = Process::spawn("coredns", command)?;
@@ -90,9 +110,17 @@ impl CoreDns {
 }
 
 /// The lowest time to live is 1 s: by default, `cache` raises shorter ones to 5 s.
-fn configuration(address: Ipv4Addr, upstream: Ipv4Addr) -> String {
+fn configuration(address: Ipv4Addr, upstream: &str, own: &str) -> String {
+    let address6 = paired(address);
     format!(
-        ". {{\n  bind {address}\n  errors\n  metadata\n  log . \"{FORMAT}\"\n  cache {{\n    \
+        ". {{\n  bind {address} {address6}\n  errors\n  metadata\n  log . \"{FORMAT}\"\n{own}  cache {{\n    \
          success 9984 30 1\n    denial 9984 30 1\n  }}\n  forward . {upstream}\n}}\n"
     )
 }
+
+/// The cluster's domain without names, in place of the plugin `kubernetes`.
+const OWN_ZONE: &str = "\
+cluster.local. 5 IN SOA ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 5
+cluster.local. 5 IN NS ns.dns.cluster.local.
+ns.dns.cluster.local. 5 IN A 10.96.0.10
+";

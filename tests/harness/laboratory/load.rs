@@ -10,11 +10,15 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
-use super::{Laboratory, Pod};
-use crate::dns::{self, Response};
+use super::{CLUSTER_IP, Laboratory, Node, Pod};
+use crate::{
+    dns::{self, Response},
+    wait,
+};
 
 /// Long enough for a loaded machine; only a failing test waits for it.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
+const FOLLOW_DEADLINE: Duration = Duration::from_secs(60);
 /// Every so many questions, one goes over TCP.
 const TCP_EVERY: usize = 25;
 /// Every so many questions, one is for a name that only it asks for.
@@ -103,6 +107,22 @@ impl Load {
         let SocketAddr::V4(client) = client else { bail!("{client} is not IPv4") };
         Ok(Asked { qname, is_unique, over_tcp, client, id, rcode: response.rcode, waited })
     }
+}
+
+/// Asks until the agent of `node` has followed an answer of its resolver to an upstream query: it knows a
+/// resolver from its first exchanges on. The agents follow chains.
+///
+/// # Errors
+/// When it does not, or a question is not answered.
+pub fn ask_until_followed(laboratory: &Laboratory, node: &Node) -> Result<()> {
+    // Names that only one question is for.
+    let mut first = 1;
+    wait::until("the agent to know its resolver", FOLLOW_DEADLINE, || {
+        Load { first, clients: 1, questions: 2, server: CLUSTER_IP }.run(laboratory)?;
+        first += SHARED_EVERY;
+        let followed = node.metric("tap53_answers_total{from=\"upstream\"}")?;
+        Ok(followed.is_some_and(|count| count > 0.0).then_some(()))
+    })
 }
 
 fn name(number: usize) -> String {

@@ -1,6 +1,6 @@
 //! The logs of the laboratory's servers: which queries they served, and how.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use anyhow::{Context, Result};
 
@@ -12,10 +12,10 @@ const PREFIX: &str = "served ";
 /// A query that a CoreDNS answered, by its log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Served {
-    /// Address of the server.
+    /// IPv4 address of the server, which it is named by.
     pub server: Ipv4Addr,
     /// The client, as the server saw it.
-    pub client: SocketAddrV4,
+    pub client: SocketAddr,
     /// Identifier of the query.
     pub id: u16,
     /// Mnemonic of the type.
@@ -41,10 +41,11 @@ impl Served {
     fn read(server: Ipv4Addr, text: &str) -> Result<Self> {
         let mut words = text.split_whitespace();
         let mut next = || words.next().context("the line ends early");
-        let address: Ipv4Addr = next()?.parse()?;
+        // In brackets, if it is an IPv6 address.
+        let address: IpAddr = next()?.trim_matches(['[', ']']).parse()?;
         Ok(Self {
             server,
-            client: SocketAddrV4::new(address, next()?.parse()?),
+            client: SocketAddr::new(address, next()?.parse()?),
             id: next()?.parse()?,
             qtype: next()?.to_owned(),
             qname: next()?.trim_end_matches('.').to_ascii_lowercase(),
@@ -75,13 +76,14 @@ mod tests {
         let lines = [
             "CoreDNS-1.15.0",
             "[INFO] served 10.244.1.2 43106 5808 A Q1.t1.test. udp NOERROR 192.168.53.53:53",
-            "[INFO] served 10.244.1.2 54070 21135 A q1.t1.test. tcp NOERROR -",
+            "[INFO] served [fd00:a:f4:1::2] 54070 21135 A q1.t1.test. tcp NOERROR -",
         ]
         .map(str::to_owned);
         let served = Served::read_all(SERVER, &lines).expect("a log");
         let read: Vec<_> =
             served.iter().map(|one| (one.id, &*one.qname, one.over_tcp, one.forwarded)).collect();
         assert_eq!(read, [(5808, "q1.t1.test", false, true), (21135, "q1.t1.test", true, false)]);
+        assert_eq!(served[1].client.to_string(), "[fd00:a:f4:1::2]:54070");
         assert!(Served::read_all(SERVER, &["served 10.244.1.2 x".to_owned()]).is_err());
         let log = "[1] unbound[2:0] info: start of service (unbound 1.17.1).\n\
                    [1] unbound[2:0] info: 10.244.2.2 q1.t1.test. A IN\n";

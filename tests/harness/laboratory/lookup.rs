@@ -1,14 +1,21 @@
-//! Lookups by the C library's own resolver, with a pod's `resolv.conf`.
+//! Lookups by the resolvers of C libraries, with a pod's `resolv.conf`.
+//!
+//! Both send the queries for A and AAAA of a name from one socket, and go through the search list one name
+//! after the other. glibc asks one server, and the next one if that does not answer. musl asks all servers
+//! at once, and takes the first answer; it ends a search at a name that exists without addresses.
 
-use std::{fs, net::Ipv4Addr, process::Command};
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result};
+use tempfile::TempDir;
 
 use super::Pod;
-use crate::{process::run, scratch};
-
-/// The search list of a pod of the namespace `default`.
-const SEARCH: &str = "default.svc.cluster.local svc.cluster.local cluster.local";
+use crate::{cache, process::run, scratch};
 
 /// The content of a pod's `resolv.conf`.
 #[derive(Clone, Copy, Debug)]
@@ -19,31 +26,94 @@ pub struct Resolver {
     pub ndots: u8,
 }
 
+/// A C library.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Library {
+    /// The GNU C library.
+    Glibc,
+    /// musl, which Alpine Linux has.
+    Musl,
+}
+
+/// A lookup that was not started yet.
+pub(super) struct Lookup {
+    pub(super) command: Command,
+    // The files that the command reads.
+    _directory: TempDir,
+}
+
 impl Pod {
-    /// Looks up the IPv4 addresses of `names`, one after the other, whether or not they exist.
+    /// Looks up the IPv4 addresses of `names`, one after the other, whether or not they exist. The pod is
+    /// one of the namespace `default`.
     ///
     /// # Errors
     /// When the program cannot run.
     pub fn look_up(&self, resolver: Resolver, names: &[String]) -> Result<()> {
+        let file = configuration(&[resolver.server.into()], "default", resolver.ndots);
+        self.lookup(&file, "getent ahostsv4", names)?.run()
+    }
+
+    /// Looks up IPv4 and IPv6 addresses of `names` as an application does whose C library is `library`,
+    /// with these servers and `ndots:5`.
+    ///
+    /// # Errors
+    /// When the program cannot run, or musl-gcc is not installed.
+    pub fn look_up_both(
+        &self,
+        library: Library,
+        servers: &[IpAddr],
+        names: &[String],
+    ) -> Result<()> {
+        let program = match library {
+            Library::Glibc => "getent ahosts".to_owned(),
+            Library::Musl => musl_program()?.display().to_string(),
+        };
+        self.lookup(&configuration(servers, "default", 5), &program, names)?.run()
+    }
+
+    /// A lookup by a program, with the text of `resolv.conf`.
+    pub(super) fn lookup(&self, file: &str, program: &str, names: &[String]) -> Result<Lookup> {
         let directory = scratch::directory("lookup")?;
-        let Resolver { server, ndots } = resolver;
         // In a mount namespace of its own, the file takes the place of the machine's. getent exits with
         // an error where it finds a name in no source.
-        const SCRIPT: &str = "mount --bind \"$0/resolv.conf\" /etc/resolv.conf && \
-                              mount --bind \"$0/nsswitch.conf\" /etc/nsswitch.conf || exit 1\n\
-                              getent ahostsv4 \"$@\" >/dev/null || [ $? = 2 ]";
-        for (name, text) in [
-            (
-                "resolv.conf",
-                format!("nameserver {server}\nsearch {SEARCH}\noptions ndots:{ndots}\n"),
-            ),
-            ("nsswitch.conf", "hosts: dns\n".to_owned()),
-        ] {
+        let script = format!(
+            "mount --bind \"$0/resolv.conf\" /etc/resolv.conf && \
+             mount --bind \"$0/nsswitch.conf\" /etc/nsswitch.conf || exit 1\n\
+             {program} \"$@\" >/dev/null || [ $? = 2 ]"
+        );
+        for (name, text) in [("resolv.conf", file), ("nsswitch.conf", "hosts: dns\n")] {
             fs::write(directory.path().join(name), text)?;
         }
         let mut command: Command = self.namespace.command("unshare");
-        command.args(["--mount", "sh", "-c", SCRIPT]).arg(directory.path()).args(names);
-        run(&mut command).context("look names up by getent")?;
+        command.args(["--mount", "sh", "-c", &script]).arg(directory.path()).args(names);
+        Ok(Lookup { command, _directory: directory })
+    }
+}
+
+/// The text of `resolv.conf` in a pod of a namespace of the cluster.
+pub(super) fn configuration(servers: &[IpAddr], namespace: &str, ndots: u8) -> String {
+    let servers: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
+    format!(
+        "{servers}search {namespace}.svc.cluster.local svc.cluster.local cluster.local\n\
+         options ndots:{ndots}\n"
+    )
+}
+
+/// A program that looks names up by musl; compiled now if it is not in the cache yet.
+fn musl_program() -> Result<PathBuf> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("harness/laboratory/programs/lookup.c");
+    let directory = cache::filled("musl-lookup-1", |target| {
+        let mut compiler = Command::new("musl-gcc");
+        compiler.args(["-static", "-O2", "-Wall", "-o"]).arg(target.join("lookup")).arg(&source);
+        run(&mut compiler).context("compile with musl (package musl-tools)")?;
+        Ok(())
+    })?;
+    Ok(directory.join("lookup"))
+}
+
+impl Lookup {
+    pub(super) fn run(mut self) -> Result<()> {
+        run(&mut self.command).context("look names up")?;
         Ok(())
     }
 }

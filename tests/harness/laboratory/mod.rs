@@ -11,6 +11,8 @@
 //!                                       upstream resolver 192.168.53.53
 //! ```
 //!
+//! Each of them has an IPv6 address too, by [`paired`].
+//!
 //! A pod is a namespace with a veth pair into its node, and a route to it there, as the `ptp` plugin of
 //! CNI sets them. nftables rewrites the service's address as kube-proxy does. The DNS pods and the node
 //! cache are CoreDNS, which logs for each query whether it was forwarded; the upstream resolver is
@@ -21,26 +23,27 @@ mod load;
 mod logs;
 mod lookup;
 mod network;
+mod pairs;
 mod recording;
 mod rules;
 mod sql;
+mod story;
 
-use std::{
-    net::{IpAddr, Ipv4Addr},
-    path::Path,
-};
+use std::{net::Ipv4Addr, path::Path};
 
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 
 use coredns::CoreDns;
 pub use coredns::{is_built, program};
-pub use load::{Asked, Load};
+pub use load::{Asked, Load, ask_until_followed};
 pub use logs::{Served, queries_in};
-pub use lookup::Resolver;
-pub use network::{Node, Pod};
+pub use lookup::{Library, Resolver};
+pub use network::{Node, Pod, paired};
+pub use pairs::{Asked as PairAsked, Pairs};
 pub use recording::{Recorded, Recording};
 pub use sql::{Tables, VIEWS, views_path};
+pub use story::Story;
 
 use crate::{
     agent::Agent,
@@ -86,6 +89,11 @@ pub struct Plan {
     pub node_cache: bool,
     /// True if the agents follow the chains behind answers.
     pub chains: bool,
+    /// True if the DNS pods answer for `cluster.local` themselves: no name exists there. Otherwise they
+    /// forward it too, and the upstream resolver has two services.
+    pub own_domain: bool,
+    /// True if the DNS pods send their queries over IPv4 and IPv6 alike, otherwise over IPv4.
+    pub both_families: bool,
 }
 
 impl Default for Plan {
@@ -96,6 +104,8 @@ impl Default for Plan {
             masquerade: false,
             node_cache: false,
             chains: false,
+            own_domain: false,
+            both_families: false,
         }
     }
 }
@@ -137,7 +147,7 @@ impl Laboratory {
         let mut dns_pods = Vec::new();
         for number in &plan.backends {
             let pod = nodes[*number].create_pod()?;
-            let server = CoreDns::start(&program, &pod.namespace, pod.address, UPSTREAM_IP)?;
+            let server = CoreDns::start(&program, &pod.namespace, pod.address, UPSTREAM_IP, plan)?;
             dns_pods.push((server, pod));
         }
         let backends: Vec<_> = dns_pods.iter().map(|(_, pod)| pod.address).collect();
@@ -145,8 +155,8 @@ impl Laboratory {
         for node in &nodes {
             rules::apply(node, &backends, plan, directory.path())?;
             if plan.node_cache {
-                node.namespace.ip(&["address", "add", &format!("{CACHE_IP}/32"), "dev", "lo"])?;
-                caches.push(CoreDns::start(&program, &node.namespace, CACHE_IP, CLUSTER_IP)?);
+                network::add_addresses(&node.namespace, "lo", CACHE_IP, [32, 128])?;
+                caches.push(CoreDns::start(&program, &node.namespace, CACHE_IP, CLUSTER_IP, plan)?);
             }
         }
         Ok(Self {
@@ -184,14 +194,21 @@ impl Laboratory {
     /// # Errors
     /// When one does not get ready.
     pub fn start_agents(&self, sinks: &str) -> Result<[Agent; 2]> {
+        self.start_agents_with(|node| {
+            format!("containers: {{enabled: false}}\n{}", sinks.replace("$NODE", &node.name))
+        })
+    }
+
+    /// Does the same with sections for each node.
+    fn start_agents_with(&self, sections: impl Fn(&Node) -> String) -> Result<[Agent; 2]> {
         let start = |node: &Node| {
             let yaml = format!(
                 "node: {}\ninterfaces: {{include: [\"eth0\", \"veth*\"]}}\n\
-                 pair: {{timeout_ms: 2000}}\ncontainers: {{enabled: false}}\n\
-                 chains: {{enabled: {}}}\ntelemetry: {{listen: \"127.0.0.1:9530\"}}\n{}\n",
+                 pair: {{timeout_ms: 2000}}\nchains: {{enabled: {}}}\n\
+                 telemetry: {{listen: \"127.0.0.1:9530\"}}\n{}\n",
                 node.name,
                 self.chains,
-                sinks.replace("$NODE", &node.name)
+                sections(node)
             );
             Agent::start(&node.namespace, &yaml, &[])
         };
@@ -261,5 +278,5 @@ fn start_upstream(namespace: &Namespace, directory: &Path) -> Result<Unbound> {
         log_file: Some(directory.join(UPSTREAM_LOG)),
         ..Extra::default()
     };
-    Unbound::start_with(namespace, &[IpAddr::V4(UPSTREAM_IP)], &extra)
+    Unbound::start_with(namespace, &[UPSTREAM_IP.into(), paired(UPSTREAM_IP).into()], &extra)
 }

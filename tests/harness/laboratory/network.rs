@@ -1,11 +1,19 @@
 //! The namespaces of nodes and pods, and what joins them.
 
-use std::{fs, net::Ipv4Addr, path::Path, process::Command};
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::Path,
+    process::Command,
+};
 
 use anyhow::{Context, Result, ensure};
 
 use super::NETWORK_IP;
-use crate::{namespace::Namespace, process::run};
+use crate::{http, namespace::Namespace, process::run};
+
+/// Metrics of an agent, in the namespace of its node.
+const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9530);
 
 const BRIDGE: &str = "lan0";
 /// The interface of a node, of the upstream resolver and, in its own namespace, of a pod.
@@ -22,6 +30,8 @@ pub struct Node {
     pub namespace: Namespace,
     /// Address of its `eth0`.
     pub address: Ipv4Addr,
+    /// Its other address.
+    pub address6: Ipv6Addr,
     number: u8,
     pods: u8,
 }
@@ -32,6 +42,8 @@ pub struct Pod {
     pub namespace: Namespace,
     /// Its address.
     pub address: Ipv4Addr,
+    /// Its other address.
+    pub address6: Ipv6Addr,
     /// The node's end of its veth pair.
     pub interface: String,
     /// Name of its node.
@@ -42,7 +54,7 @@ pub struct Pod {
 pub(super) fn create() -> Result<Namespace> {
     let network = Namespace::new()?;
     network.ip(&["link", "add", BRIDGE, "type", "bridge"])?;
-    network.ip(&["address", "add", &format!("{NETWORK_IP}/24"), "dev", BRIDGE])?;
+    add_addresses(&network, BRIDGE, NETWORK_IP, [24, 64])?;
     network.ip(&["link", "set", BRIDGE, "up"])?;
     Ok(network)
 }
@@ -52,9 +64,37 @@ pub(super) fn attach_host(network: &Namespace, port: &str, address: Ipv4Addr) ->
     let host = Namespace::new()?;
     join_by_veth(network, port, &host, INTERFACE)?;
     network.ip(&["link", "set", port, "master", BRIDGE, "up"])?;
-    host.ip(&["address", "add", &format!("{address}/24"), "dev", INTERFACE])?;
-    host.ip(&["link", "set", INTERFACE, "up"])?;
+    // The addresses below are enough, and can be used at once.
+    host.ip(&["link", "set", INTERFACE, "addrgenmode", "none", "up"])?;
+    add_addresses(&host, INTERFACE, address, [24, 64])?;
     Ok(host)
+}
+
+/// Returns the IPv6 address that goes with an IPv4 address of the laboratory: `fd00:a:f4:1::2` with
+/// 10.244.1.2, whose network is the same part of it.
+#[must_use]
+pub const fn paired(address: Ipv4Addr) -> Ipv6Addr {
+    let [a, b, c, host] = address.octets();
+    Ipv6Addr::new(0xfd00, a as u16, b as u16, c as u16, 0, 0, 0, host as u16)
+}
+
+/// Adds an address and the one that goes with it, with these lengths of their prefixes.
+pub(super) fn add_addresses(
+    space: &Namespace,
+    interface: &str,
+    address: Ipv4Addr,
+    prefixes: [u8; 2],
+) -> Result<()> {
+    space.ip(&["address", "add", &format!("{address}/{}", prefixes[0]), "dev", interface])?;
+    let address6 = paired(address);
+    let [_, a, b, c, .., host] = address6.segments();
+    // Nodes look for their neighbours from a link-local address.
+    let link_local = Ipv6Addr::new(0xfe80, 0, 0, 0, a, b, c, host);
+    for own in [format!("{address6}/{}", prefixes[1]), format!("{link_local}/64")] {
+        // Nobody else has it: without detection it can be used at once.
+        space.ip(&["address", "add", &own, "dev", interface, "nodad"])?;
+    }
+    Ok(())
 }
 
 /// Routes to the pods of `nodes`, for a host that is no node.
@@ -67,13 +107,16 @@ impl Node {
         let name = format!("node-{}", number + 1);
         let address = Ipv4Addr::new(192, 168, 53, 11 + number);
         let namespace = attach_host(network, &name, address)?;
-        let node = Self { name, namespace, address, number, pods: 0 };
+        let node = Self { name, namespace, address, address6: paired(address), number, pods: 0 };
         node.set("net/ipv4/ip_forward", "1")?;
+        node.set("net/ipv6/conf/all/forwarding", "1")?;
         // Packets of the service arrive with addresses that no route leads back to.
         node.set("net/ipv4/conf/all/rp_filter", "0")?;
         node.other().route_from(&node.namespace)?;
         // To whatever is not in the cluster.
-        node.namespace.ip(&["route", "add", "default", "via", &NETWORK_IP.to_string()])?;
+        for gateway in both(NETWORK_IP) {
+            node.namespace.ip(&["route", "add", "default", "via", &gateway.to_string()])?;
+        }
         Ok(node)
     }
 
@@ -85,18 +128,31 @@ impl Node {
         let interface = format!("veth{}", self.pods);
         let namespace = Namespace::new()?;
         join_by_veth(&self.namespace, &interface, &namespace, INTERFACE)?;
-        let (gateway, own) = (self.host(GATEWAY_HOST).to_string(), format!("{address}/32"));
-        // IPv6 would only add multicast of its own.
+        // The addresses below are enough, and can be used at once.
         for (space, end) in [(&self.namespace, &*interface), (&namespace, INTERFACE)] {
             space.ip(&["link", "set", end, "addrgenmode", "none", "up"])?;
         }
-        let node = &self.namespace;
-        node.ip(&["address", "add", &format!("{gateway}/32"), "dev", &interface])?;
-        node.ip(&["route", "add", &own, "dev", &interface])?;
-        namespace.ip(&["address", "add", &own, "dev", INTERFACE])?;
-        namespace.ip(&["route", "add", &gateway, "dev", INTERFACE, "scope", "link"])?;
-        namespace.ip(&["route", "add", "default", "via", &gateway])?;
-        Ok(Pod { namespace, address, interface, node: self.name.clone() })
+        let gateway = self.host(GATEWAY_HOST);
+        add_addresses(&self.namespace, &interface, gateway, [32, 128])?;
+        add_addresses(&namespace, INTERFACE, address, [32, 128])?;
+        for (gateway, own) in both(gateway).into_iter().zip(both(address)) {
+            let (gateway, own) = (gateway.to_string(), own.to_string());
+            self.namespace.ip(&["route", "add", &own, "dev", &interface])?;
+            namespace.ip(&["route", "add", &gateway, "dev", INTERFACE, "scope", "link"])?;
+            namespace.ip(&["route", "add", "default", "via", &gateway, "dev", INTERFACE])?;
+        }
+        let node = self.name.clone();
+        Ok(Pod { namespace, address, address6: paired(address), interface, node })
+    }
+
+    /// The value of a series of its agent's metrics, if there is one.
+    ///
+    /// # Errors
+    /// When no agent answers there.
+    pub fn metric(&self, series: &str) -> Result<Option<f64>> {
+        let metrics = http::get(&self.namespace, METRICS, "/metrics")?.body;
+        let value = metrics.lines().find_map(|line| line.strip_prefix(series));
+        value.map(|value| value.trim().parse().context("a number")).transpose()
     }
 
     /// The address of this node's pods with the number `host`.
@@ -124,20 +180,26 @@ impl Node {
 
 /// The way to the pods of a node.
 struct Route {
-    pods: String,
-    node: String,
+    /// Network of the pods, and its node's address.
+    ways: [(String, IpAddr); 2],
+}
+
+/// An address and the one that goes with it.
+fn both(address: Ipv4Addr) -> [IpAddr; 2] {
+    [address.into(), paired(address).into()]
 }
 
 impl Route {
     fn to(number: u8) -> Self {
-        Self {
-            pods: format!("10.244.{}.0/24", number + 1),
-            node: format!("192.168.53.{}", 11 + number),
-        }
+        let [pods, pods6] = both(Ipv4Addr::new(10, 244, number + 1, 0));
+        let [node, node6] = both(Ipv4Addr::new(192, 168, 53, 11 + number));
+        Self { ways: [(format!("{pods}/24"), node), (format!("{pods6}/64"), node6)] }
     }
 
     fn route_from(&self, host: &Namespace) -> Result<()> {
-        host.ip(&["route", "add", &self.pods, "via", &self.node]).map(drop)
+        self.ways.iter().try_for_each(|(pods, node)| {
+            host.ip(&["route", "add", pods, "via", &node.to_string()]).map(drop)
+        })
     }
 }
 

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Laboratory, Tables};
+use super::{Laboratory, Node, Tables};
 use crate::{agent::Agent, scratch};
 
 /// Running agents, which write object container files.
@@ -30,14 +30,25 @@ impl Recording {
     /// # Errors
     /// When one does not get ready.
     pub fn start(laboratory: &Laboratory) -> Result<Self> {
+        Self::start_with(laboratory, |_| "containers: {enabled: false}".to_owned())
+    }
+
+    /// Does the same with further sections for each node's agent.
+    pub(super) fn start_with(
+        laboratory: &Laboratory,
+        sections: impl Fn(&Node) -> String,
+    ) -> Result<Self> {
         let directory = scratch::directory("recording")?;
         let path = directory.path().to_str().context("a temporary path in UTF-8")?;
         // One directory for each: their files have the same names.
-        let sink = format!("sinks: [{{type: file, directory: {path}/$NODE}}]");
         for node in laboratory.nodes() {
             fs::create_dir(directory.path().join(&node.name))?;
         }
-        Ok(Self { agents: laboratory.start_agents(&sink)?, directory })
+        let agents = laboratory.start_agents_with(|node| {
+            let sink = format!("sinks: [{{type: file, directory: {path}/{}}}]", node.name);
+            format!("{sink}\n{}", sections(node))
+        })?;
+        Ok(Self { agents, directory })
     }
 
     /// Stops the agents.

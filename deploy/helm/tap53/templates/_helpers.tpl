@@ -65,6 +65,28 @@ app.kubernetes.io/component: agent
 {{- end -}}
 {{- end -}}
 
+{{/* The same, as the node's own processes reach it. */}}
+{{- define "tap53.localTelemetry" -}}
+{{- $listen := include "tap53.telemetry" . -}}
+{{- $host := regexReplaceAll ":[0-9]+$" $listen "" | trimAll "[]" -}}
+{{- if has $host (list "0.0.0.0" "::") -}}
+{{- $host = "127.0.0.1" -}}
+{{- end -}}
+{{- dict "host" $host "port" (regexFind "[0-9]+$" $listen) | toJson -}}
+{{- end -}}
+
+{{/* The same, for the pod of `helm test`, on the node's network or on its own. */}}
+{{- define "tap53.testedAgent" -}}
+{{- $local := include "tap53.localTelemetry" . | fromJson -}}
+{{- if .Values.test.hostNetwork -}}
+[{{ $local.host }}]:{{ $local.port }}
+{{- else if or (hasPrefix "127." (include "tap53.telemetry" .)) (hasPrefix "[::1]" (include "tap53.telemetry" .)) -}}
+{{- fail "test.hostNetwork: false needs config.telemetry.listen at an address that pods reach, such as 0.0.0.0:9530" -}}
+{{- else -}}
+[$(HOST_IP)]:{{ $local.port }}
+{{- end -}}
+{{- end -}}
+
 {{/* Refuses a control socket in a directory that the agent cannot write to: the container's own file
      system is read-only, so the socket would be missing and the liveness probe would fail. */}}
 {{- define "tap53.checkSocket" -}}
@@ -94,11 +116,8 @@ app.kubernetes.io/component: agent
 {{- $control := default dict .Values.config.control -}}
 {{- $listen := include "tap53.telemetry" . -}}
 {{- if and $listen (eq (toString $control.enabled) "false") -}}
-{{- $host := regexReplaceAll ":[0-9]+$" $listen "" | trimAll "[]" -}}
-{{- if has $host (list "0.0.0.0" "::") -}}
-{{- $host = "127.0.0.1" -}}
-{{- end -}}
-httpGet: {host: {{ $host | quote }}, path: /livez, port: {{ regexFind "[0-9]+$" $listen }}}
+{{- $local := include "tap53.localTelemetry" . | fromJson -}}
+httpGet: {host: {{ $local.host | quote }}, path: /livez, port: {{ $local.port }}}
 {{- else if $control.socket -}}
 {{- include "tap53.checkSocket" . -}}
 exec: {command: [/usr/bin/tap53, status, --check, live, --socket, {{ $control.socket | quote }}]}
