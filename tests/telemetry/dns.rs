@@ -20,7 +20,7 @@ use tap53_harness::{
 use super::{DEADLINE, PORT, get_from, is_as_documented, promtool_agrees, series};
 
 /// The least number of scrapes under load.
-const SCRAPES: usize = 60;
+const SCRAPES: usize = 40;
 
 /// The least that the configuration allows: fewer than there are series in the traffic.
 const MAX_SERIES: usize = 32;
@@ -67,7 +67,7 @@ impl Stage {
         let yaml = format!(
             "interfaces: {{include: [s0]}}\ncapture: {{workers: 2, ring_bytes: 1048576}}\n\
              pair: {{timeout_ms: 300}}\nfilter: {{qtypes: {{deny: [SRV]}}}}\n\
-             sinks: [{{type: stdout, format: json}}]\n\
+             sinks: [{{type: file, directory: $OUT}}]\n\
              telemetry: {{listen: '{PORT}'}}\ndns_metrics: {{{dns_metrics}}}\n"
         );
         Agent::start(&self.server, &yaml, &[])
@@ -165,8 +165,12 @@ fn series_add_up_to_the_ledger_at_every_scrape_under_load_beyond_the_cap_and_whi
     let agent = stage.start(&format!("max_series: {MAX_SERIES}"))?;
     let before = Sums::of(&get_from(&stage.server, "/metrics")?.body)?;
     assert_eq!((before.transactions, before.series), (0.0, 1), "only ~other is there");
-    // First, so that each kind has a series of its own.
+    // First, so that each kind has a series of its own, also what times out.
     stage.ask_each_kind()?;
+    wait::until("two timeouts", DEADLINE, || {
+        let sums = Sums::of(&get_from(&stage.server, "/metrics")?.body)?;
+        Ok((sums.timeouts == 2.0).then_some(()))
+    })?;
     let (is_over, sent) = (AtomicBool::new(false), AtomicUsize::new(0));
     let scrapes = thread::scope(|scope| -> Result<usize> {
         let load = scope.spawn(|| -> Result<()> {
@@ -204,7 +208,10 @@ fn series_add_up_to_the_ledger_at_every_scrape_under_load_beyond_the_cap_and_whi
     let text = wait::until("all transactions to be recorded", DEADLINE, || {
         let text = get_from(&stage.server, "/metrics")?.body;
         Sums::of(&text)?;
-        Ok(text.contains("\ntap53_messages_pending 0\n").then_some(text))
+        let is_idle = ["tap53_ring_packets", "tap53_messages_pending"]
+            .iter()
+            .all(|name| text.contains(&format!("\n{name} 0\n")));
+        Ok(is_idle.then_some(text))
     })?;
     let last = Sums::of(&text)?;
     println!("{scrapes} scrapes of {} queries and more: {last:?}", sent.into_inner());
@@ -305,4 +312,23 @@ fn names_and_clients_are_shown_only_if_enabled_and_as_the_privacy_rules_say() ->
     assert!(!text.contains("absent.test") && !text.contains(&client), "{text}");
     drop(agent);
     Ok(())
+}
+
+#[test]
+fn queries_in_the_manual_are_valid_and_of_existing_metrics() -> Result<()> {
+    let page = std::fs::read_to_string(super::root().join("docs/dns-metrics.md"))?;
+    assert_eq!(super::undocumented(&page)?, Vec::<String>::new());
+    let queries = page.split("```promql\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let rules: Vec<String> = queries
+        .zip(0..)
+        .map(|(query, number)| {
+            // JSON is YAML.
+            format!("  - {{record: q{number}, expr: {}}}\n", serde_json::json!(query))
+        })
+        .collect();
+    assert!(rules.len() > 5, "{rules:?}");
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("rules.yaml");
+    std::fs::write(&file, format!("groups:\n- name: manual\n  rules:\n{}", rules.concat()))?;
+    super::promtool(&["check", "rules"], &file)
 }
