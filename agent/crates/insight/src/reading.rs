@@ -35,10 +35,7 @@ impl Reading {
             for (key, count) in self.workers.iter().flat_map(|worker| &worker.series) {
                 let [namespace, workload, server] = labels.of(key.ends);
                 let [qtype, rcode, transport, outcome] = key.codes.labels();
-                report(
-                    [namespace, workload, &server, &qtype, &rcode, &transport, &outcome],
-                    *count,
-                );
+                report([namespace, workload, server, &qtype, &rcode, &transport, &outcome], *count);
             }
         });
     }
@@ -49,7 +46,7 @@ impl Reading {
         self.with_labels(policy, |labels| {
             for (ends, counts) in self.workers.iter().flat_map(|worker| &worker.pairs) {
                 let [namespace, workload, server] = labels.of(*ends);
-                report([namespace, workload, &server], counts);
+                report([namespace, workload, server], counts);
             }
         });
     }
@@ -129,7 +126,7 @@ impl<T: Clone + Eq + std::hash::Hash> List<T> {
         }
         let counter = |(item, (count, error))| Counter { item, count, error };
         let mut counters: Vec<_> = sums.into_iter().map(counter).collect();
-        counters.sort_by(|one, other| other.count.cmp(&one.count));
+        counters.sort_by_key(|counter| std::cmp::Reverse(counter.count));
         counters.truncate(most);
         counters
     }
