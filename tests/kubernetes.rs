@@ -7,8 +7,8 @@ mod servers;
 mod stage;
 
 use std::{
-    collections::HashMap,
-    net::IpAddr,
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -27,6 +27,7 @@ use tap53_harness::{
     agent::Agent,
     cgroups::{Cgroup, Cgroups},
     client::{Client, Exchange, Question, Transport},
+    http,
     kube::{Account, KubeApi},
     lab::{ANSWERED, Lab, UNANSWERED},
     namespace::{CLIENT_END, Namespace, SERVER_END},
@@ -37,6 +38,9 @@ use tap53_harness::{
 use tap53_records::encode::Attribution;
 
 const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Address of the metrics, in the namespace of the agent.
+const TELEMETRY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9530);
 
 #[test]
 fn an_address_passes_from_pod_to_pod_and_every_record_names_the_right_one() -> Result<()> {
@@ -128,7 +132,9 @@ fn a_pod_in_the_host_network_makes_the_nodes_address_ambiguous() -> Result<()> {
     let cluster = Cluster::start(Some(&lab.server))?;
     let account = cluster.account()?;
     let node = SERVER_END.ipv4.to_string();
-    let mut stage = Stage::new(&lab, &account.kubeconfig.display().to_string(), 300)?;
+    let telemetry = format!("telemetry: {{listen: '{TELEMETRY}'}}");
+    let kubeconfig = account.kubeconfig.display().to_string();
+    let mut stage = Stage::with_containers(&lab, &kubeconfig, 300, &telemetry)?;
     // Queries of the node itself, to an address that does not answer.
     let host = Client::new(&lab.server, CLIENT_END.ipv4.into());
     let attribution_of_host = |stage: &Stage<'_>| -> Result<Value> {
@@ -158,13 +164,59 @@ fn a_pod_in_the_host_network_makes_the_nodes_address_ambiguous() -> Result<()> {
     })?;
     stage.ask(&pod.uid)?;
     // The records of the host's own queries are not expected there.
+    let metrics = wait::until("everything to be recorded", DEADLINE, || {
+        let text = http::get(&lab.server, TELEMETRY, "/metrics")?.body;
+        let is_idle = ["tap53_ring_packets 0\n", "tap53_messages_pending 0\n"]
+            .iter()
+            .all(|line| text.contains(line));
+        Ok(is_idle.then_some(text))
+    })?;
     let ended = stage.agent.stop()?;
     assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+    let counted = counted_by_workload(&metrics)?;
+    assert_eq!(counted, recorded_by_workload(&ended.records), "{metrics}");
+    assert!(counted.keys().any(|workload| workload.contains("own-address")), "{counted:?}");
+    assert!(counted.keys().any(|workload| workload.contains("~node")), "{counted:?}");
     for (id, owner) in &stage.expected {
         let record = ended.records.iter().find(|record| record["dns_id"] == *id);
         assert_eq!(client_of(record.context("a record")?), *owner);
     }
     Ok(())
+}
+
+/// Transactions in the metrics, by the labels of the client.
+fn counted_by_workload(metrics: &str) -> Result<BTreeMap<String, u64>> {
+    let mut counted = BTreeMap::new();
+    let lines = metrics.lines().filter_map(|line| {
+        let (labels, count) =
+            line.strip_prefix("tap53_dns_transactions_total{")?.rsplit_once("} ")?;
+        Some((labels.split_once(",server=")?.0.to_owned(), count))
+    });
+    for (client, count) in lines {
+        *counted.entry(client).or_default() += count.parse::<u64>()?;
+    }
+    counted.retain(|_, count| *count > 0);
+    Ok(counted)
+}
+
+/// Records, by the labels that the metrics have for their clients.
+fn recorded_by_workload(records: &[Value]) -> BTreeMap<String, u64> {
+    let mut recorded = BTreeMap::new();
+    for record in records {
+        let text = |field: &str| record[field].as_str().unwrap_or_default();
+        let (namespace, workload) = match text("client_attribution") {
+            "POD" if record["client_workload_name"].is_string() => {
+                (text("client_pod_namespace"), text("client_workload_name"))
+            }
+            "POD" => (text("client_pod_namespace"), text("client_pod_name")),
+            "NODE" | "AMBIGUOUS_HOST_NETWORK" => ("", "~node"),
+            "EXTERNAL" => ("", "~external"),
+            _ => ("", "~unknown"),
+        };
+        let labels = format!("client_namespace=\"{namespace}\",client_workload=\"{workload}\"");
+        *recorded.entry(labels).or_default() += 1;
+    }
+    recorded
 }
 
 /// A pod that the API server knows no address of, a static pod, and two pods in the host's network.

@@ -2,6 +2,8 @@
 
 #[path = "telemetry/balance.rs"]
 mod balance;
+#[path = "telemetry/dns.rs"]
+mod dns;
 #[path = "telemetry/held_up.rs"]
 mod held_up;
 #[path = "telemetry/latencies.rs"]
@@ -38,7 +40,11 @@ const DEADLINE: Duration = Duration::from_secs(30);
 const PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9530);
 
 fn get(lab: &Lab, path: &str) -> Result<Answer> {
-    http::get(&lab.server, PORT, path)
+    get_from(&lab.server, path)
+}
+
+fn get_from(server: &Namespace, path: &str) -> Result<Answer> {
+    http::get(server, PORT, path)
 }
 
 fn wait_for(lab: &Lab, path: &str, code: u16, reason: &str) -> Result<Answer> {

@@ -33,8 +33,9 @@ use tap53_ebpf::{
     counter::{Counter, Counters},
     settings::Direction,
 };
+use tap53_insight::{DnsMetrics, Reading as DnsReading};
 use tap53_ledger::{
-    InterfaceCounts, Ledger, Published, SinkCounts, Sources, WorkerCounts, snapshot,
+    InterfaceCounts, Ledger, Published, SinkCounts, Sources, WorkerCounts, snapshot_with,
 };
 use tap53_records::encode;
 use tap53_sinks::{self as sink, Named, Summaries};
@@ -102,6 +103,7 @@ pub struct Pipeline {
     sinks: Vec<Named>,
     summaries: Summaries,
     tails: Tails,
+    dns_metrics: Option<DnsMetrics>,
 }
 
 struct Running {
@@ -146,6 +148,7 @@ impl Pipeline {
             rules: rules.clone(),
             owners: owners.clone(),
             chains: config.chains.tracker().map(|tracker| Chains::new(tracker, rings.len())),
+            dns_metrics: dns_metrics(config),
             ..Shared::new(&config.node, names)
         };
         let pairing = pairing(&config.pair);
@@ -161,6 +164,7 @@ impl Pipeline {
             abandoned: 0,
             sinks,
             tails: shared.tails.clone(),
+            dns_metrics: shared.dns_metrics.clone(),
             capture,
             kernel_log,
             rules,
@@ -238,6 +242,8 @@ impl Pipeline {
             timings: self.timings.clone(),
             workers: self.workers.iter().map(worker).collect(),
             sinks: self.sinks.clone(),
+            dns_metrics: self.dns_metrics.clone(),
+            rules: self.rules.clone(),
         }
     }
 
@@ -273,7 +279,19 @@ impl Pipeline {
     /// # Errors
     /// When the kernel's counters cannot be read.
     pub fn ledger(&self) -> Result<Ledger, Error> {
-        let mut sources = self.read_sources(false)?;
+        Ok(self.ledger_with(|| ())?.0)
+    }
+
+    /// Returns the ledger of the running agent, and the metrics of the DNS as of the same moment.
+    ///
+    /// # Errors
+    /// When the kernel's counters cannot be read.
+    pub fn ledger_and_dns(&self) -> Result<(Ledger, Option<DnsReading>), Error> {
+        self.ledger_with(|| self.dns_metrics.as_ref().map(DnsMetrics::read))
+    }
+
+    fn ledger_with<R>(&self, read: impl FnOnce() -> R) -> Result<(Ledger, R), Error> {
+        let (mut sources, read) = self.read_sources_with(false, read)?;
         let mut ledger = Ledger::new(&sources);
         for _ in 1..READINGS {
             if ledger.balanced() {
@@ -283,7 +301,7 @@ impl Pipeline {
             sources.interfaces = self.interface_counts()?;
             ledger = Ledger::new(&sources);
         }
-        Ok(ledger)
+        Ok((ledger, read))
     }
 
     /// Reads the ledger once. A packet may be between two counters at that moment, so the ledger
@@ -331,9 +349,18 @@ impl Pipeline {
     }
 
     fn read_sources(&self, ended: bool) -> Result<Sources, Error> {
+        Ok(self.read_sources_with(ended, || ())?.0)
+    }
+
+    /// Calls `read` while no worker and no sink can publish.
+    fn read_sources_with<R>(
+        &self,
+        ended: bool,
+        read: impl FnOnce() -> R,
+    ) -> Result<(Sources, R), Error> {
         let sinks = self.sinks.iter().map(|sink| sink.sink.counts());
         let workers = self.workers.iter().map(|worker| &worker.counts);
-        let (workers, last_numbers, counts) = snapshot(workers, sinks);
+        let ((workers, last_numbers, counts), read) = snapshot_with(workers, sinks, read);
         let names = self.sinks.iter().map(|sink| sink.name.clone());
         let mut sources = Sources {
             node: self.node.clone(),
@@ -350,7 +377,7 @@ impl Pipeline {
         if ended && self.abandoned > 0 {
             sources.abandon();
         }
-        Ok(sources)
+        Ok((sources, read))
     }
 
     fn interface_counts(&self) -> Result<Vec<InterfaceCounts>, Error> {
@@ -482,6 +509,12 @@ fn spawn(
         })
         .map_err(|cause| Error::Worker { number, cause })?;
     Ok(Running { counts, heartbeat, ring, datagrams_waiting, waker, thread: Some(thread) })
+}
+
+/// Creates the metrics of the DNS, unless nobody can read them.
+fn dns_metrics(config: &Config) -> Option<DnsMetrics> {
+    let is_read = config.telemetry.enabled && config.dns_metrics.enabled;
+    is_read.then(|| DnsMetrics::new(config.dns_metrics))
 }
 
 /// Returns the configuration of the pairing.

@@ -29,6 +29,7 @@ use tap53_capture::{
     ring::{Drain, Waker},
 };
 use tap53_dns::Kept;
+use tap53_insight::DnsMetrics;
 use tap53_ledger::{Published, WorkerCounts};
 use tap53_records::encode::{self, Clock};
 use tap53_sinks::Named;
@@ -67,6 +68,8 @@ pub struct Shared {
     pub chains: Option<Chains>,
     /// Followers of the records.
     pub tails: Tails,
+    /// Metrics of the DNS, if the configuration enables them.
+    pub dns_metrics: Option<DnsMetrics>,
     /// Set when nothing enters the rings any more.
     pub ending: Arc<AtomicBool>,
 }
@@ -87,6 +90,7 @@ impl Shared {
             each_message: false,
             chains: None,
             tails: Tails::default(),
+            dns_metrics: None,
             ending: Arc::default(),
         }
     }

@@ -11,6 +11,7 @@ use tap53::worker::{CrossWorkerQueue, Shared, Stages};
 use tap53_capture::interfaces::Names;
 use tap53_dns::{Kept, Message};
 use tap53_ebpf::record::RecordHeader;
+use tap53_insight::{DnsMetrics, config::DnsMetricsConfig};
 use tap53_ledger::{Published, SinkCounts};
 use tap53_records::encode::{
     Batch, Clock, Format, Profile, frame, read_single_object, single_object_header,
@@ -182,7 +183,11 @@ fn require_recorded_without_allocation(format: Format) {
         merge_interfaces: true,
     };
     let table = config.build(0, RecordIds::new([7; 8], 0), SharedNotes::default());
-    let shared = Shared::new("node-1", Arc::new(Names::of([(3, "eth0".to_owned())])));
+    let counted = DnsMetricsConfig { names: true, clients: true, ..DnsMetricsConfig::default() };
+    let shared = Shared {
+        dns_metrics: Some(DnsMetrics::new(counted)),
+        ..Shared::new("node-1", Arc::new(Names::of([(3, "eth0".to_owned())])))
+    };
     let discard = Arc::new(Discard(format, Published::default()));
     let sink = Named { name: "discard".into(), sink: discard.clone() };
     let clock = Clock { utc_offset_ns: 1_700_000_000_000_000_000 };

@@ -35,6 +35,7 @@ use tap53_base::vitals::{Reached, SinkTimings, Tally, WITHIN, WorkerTimings};
 use tap53_capture::interfaces::Names;
 use tap53_dns::{Content, Datagram, Flow, Kept, Origin, Packet};
 use tap53_ebpf::record::RecordHeader;
+use tap53_insight::{DnsMetrics, config::DnsMetricsConfig};
 use tap53_ledger::{Evidence, Progress, Published, SinkCounts, Summary, chain::Chains};
 use tap53_records::encode::{
     Batch, Clock, Encode, Format, NodeRole, Observer, Owner, Portion, Provenance, Record, schema,
@@ -130,8 +131,13 @@ fn stages(format: Format, timings: Option<SinkTimings>) -> Stages {
 }
 
 fn stages_to(sink: Arc<Discard>) -> Stages {
+    stages_with(sink, None)
+}
+
+fn stages_with(sink: Arc<Discard>, dns_metrics: Option<DnsMetrics>) -> Stages {
     let sink = Named { name: "discard".into(), sink };
-    let shared = Shared::new("node-1", Arc::new(Names::of([(3, "eth0".to_owned())])));
+    let names = Arc::new(Names::of([(3, "eth0".to_owned())]));
+    let shared = Shared { dns_metrics, ..Shared::new("node-1", names) };
     Stages::new(table(), &[sink], &shared, CrossWorkerQueue::single_worker(), CLOCK)
         .expect("the embedded schema parses")
 }
@@ -192,6 +198,8 @@ enum Name {
     PathToAvro,
     PathToFlat,
     PathTimed,
+    PathCounted,
+    PathCountedWithNames,
     PathChained,
     PathChainedInSmallBatches,
     PathToJson,
@@ -212,6 +220,8 @@ impl Name {
             Self::PathToAvro => "ring record to Avro",
             Self::PathToFlat => "  to the flat profile",
             Self::PathTimed => "  the same, timed for /metrics",
+            Self::PathCounted => "  the same, with metrics of the DNS",
+            Self::PathCountedWithNames => "  the same, and top names and clients",
             Self::PathChained => "  the same, with tamper evidence",
             Self::PathChainedInSmallBatches => "  the same, 16 transactions a batch",
             Self::PathToJson => "  to JSON",
@@ -324,6 +334,8 @@ fn measure(title: &str, kind: Kind) {
         path(Name::PathToAvro, samples, Format::AvroSingleObject),
         path(Name::PathToFlat, samples, Format::FlatAvroSingleObject),
         path_timed(samples),
+        path_counted(Name::PathCounted, samples),
+        path_counted(Name::PathCountedWithNames, samples),
         path_chained(Name::PathChained, samples, TRANSACTIONS),
         path_chained(Name::PathChainedInSmallBatches, samples, 16),
         path(Name::PathToJson, samples, Format::Json),
@@ -375,6 +387,11 @@ fn print_table(stages: &[Stage<'_>], [avro, flat, json]: [Sizes; 3]) {
     faster("whole path: times faster than the replaced", "   target: at least 9", whole);
     let timed = ns(Name::PathTimed) / ns(Name::PathToAvro);
     println!("  {:<42} {timed:>8.3}", "timed, as a part of untimed");
+    let [counted, named] =
+        [Name::PathCounted, Name::PathCountedWithNames].map(|name| ns(name) / ns(Name::PathToAvro));
+    let text = "with metrics of the DNS, as a part of without";
+    println!("  {text:<42} {counted:>8.3}   target: at most 1.05");
+    println!("  {:<42} {named:>8.3}", "with top names and clients too");
     let chained = ns(Name::PathChained) / ns(Name::PathToAvro);
     println!("  {:<42} {chained:>8.3}", "with tamper evidence, as a part of without");
     let rest = ns(Name::PathToAvro) - read - ns(Name::EncodeAvro);
@@ -467,6 +484,28 @@ fn by_apache_avro<'a>(name: Name, records: &'a [Record<'a>]) -> Stage<'a> {
 
 fn path(name: Name, samples: &Samples, format: Format) -> Stage<'_> {
     let mut stages = stages(format, None);
+    stage(name, move || {
+        for sample in samples.borrow().iter() {
+            stages.take(&sample.query);
+            stages.take(&sample.response);
+        }
+        stages.deliver();
+    })
+}
+
+/// The path with the metrics of the DNS.
+fn path_counted(name: Name, samples: &Samples) -> Stage<'_> {
+    let sink = Discard {
+        format: Format::AvroSingleObject,
+        counts: Published::default(),
+        timings: None,
+        evidence: None,
+    };
+    let is_named = name == Name::PathCountedWithNames;
+    let config =
+        DnsMetricsConfig { names: is_named, clients: is_named, ..DnsMetricsConfig::default() };
+    let metrics = DnsMetrics::new(config);
+    let mut stages = stages_with(Arc::new(sink), Some(metrics));
     stage(name, move || {
         for sample in samples.borrow().iter() {
             stages.take(&sample.query);

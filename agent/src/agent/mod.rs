@@ -409,6 +409,7 @@ impl Agent {
         let now = Instant::now();
         let interfaces =
             self.reconciler.status(capture, now, |_, status| reconciler::is_of_interest(status));
+        let (ledger, dns) = self.pipeline.ledger_and_dns()?;
         Ok(Status {
             version: env!("CARGO_PKG_VERSION"),
             node: self.file.config().node.clone(),
@@ -418,7 +419,8 @@ impl Agent {
             enrichment: self.owners.status(),
             health: self.vitals.health(&interfaces),
             interfaces,
-            ledger: self.ledger()?,
+            ledger: ledger.after(self.runs.previous()),
+            dns,
         })
     }
 

@@ -57,6 +57,7 @@ pub use tap53_capture::{
     interfaces::config::{Directions, InterfacesConfig},
 };
 use tap53_dns::Kept;
+pub use tap53_insight::config::{ClientLabel, DnsMetricsConfig};
 pub use tap53_records::encode::{DEFAULT_MAX_BYTES, LEAST_MAX_BYTES, Profile};
 use tap53_sinks as sink;
 pub use tap53_sinks::config::{
@@ -102,6 +103,8 @@ pub struct Config {
     pub control: ControlConfig,
     /// The port for probes and Prometheus.
     pub telemetry: TelemetryConfig,
+    /// Metrics of the DNS itself.
+    pub dns_metrics: DnsMetricsConfig,
     /// Privileges that the agent drops after the start.
     pub privileges: PrivilegesConfig,
     /// The state that a run saves for the next one.
@@ -242,6 +245,7 @@ impl Config {
             control: root.section("control", ControlConfig::read),
             telemetry: root
                 .section("telemetry", |section| TelemetryConfig::read(section, telemetry)),
+            dns_metrics: root.section("dns_metrics", DnsMetricsConfig::read),
             privileges: root.section("privileges", PrivilegesConfig::read),
             state,
             shutdown: root.section("shutdown", ShutdownConfig::read),

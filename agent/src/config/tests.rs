@@ -114,6 +114,13 @@ state:
   directory: /var/lib/tap53/state
 shutdown:
   flush_timeout_ms: 1500
+dns_metrics:
+  enabled: false
+  by: namespace
+  max_series: 500
+  names: true
+  clients: true
+  top: 7
 log:
   level: debug
 "#;
@@ -276,6 +283,15 @@ fn every_key_reaches_its_field() {
     assert_eq!(config.privileges, PrivilegesConfig { user: Some(run_as), keep: true });
     assert_eq!(config.state.directory.as_deref(), Some(Path::new("/var/lib/tap53/state")));
     assert_eq!(config.shutdown.flush_timeout, Duration::from_millis(1500));
+    let dns_metrics = DnsMetricsConfig {
+        enabled: false,
+        by: ClientLabel::Namespace,
+        max_series: 500,
+        names: true,
+        clients: true,
+        top: 7,
+    };
+    assert_eq!(config.dns_metrics, dns_metrics);
     assert_eq!(config.log.level, LogLevel::Debug);
 }
 

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tap53_base::vitals::Health;
 use tap53_capture::interfaces::{InterfaceStatus, Switch};
+use tap53_insight::Reading as DnsReading;
 use tap53_ledger::Ledger;
 use tokio::sync::oneshot;
 
@@ -73,6 +74,9 @@ pub struct Status {
     pub interfaces: Vec<InterfaceStatus>,
     /// The ledger.
     pub ledger: Ledger,
+    /// Metrics of the DNS as of the moment of the ledger, if they are enabled; in no text and no JSON.
+    #[serde(skip)]
+    pub dns: Option<DnsReading>,
 }
 
 /// State of the configuration.

@@ -106,6 +106,7 @@ pub(crate) fn status() -> Status {
             last_numbers: Vec::new(),
             sinks: Vec::new(),
         }),
+        dns: None,
     }
 }
 

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use tap53_base::vitals::WorkerTimings;
 use tap53_capture::ring::Depth;
+use tap53_insight::DnsMetrics;
 use tap53_ledger::{Published, WorkerCounts};
 use tap53_sinks::Named;
 
-use crate::worker::Waiting;
+use crate::worker::{RulesInForce, Waiting};
 
 /// A view of the data path's counts, depths and timings.
 #[derive(Clone)]
@@ -15,6 +16,9 @@ pub struct DataPath {
     pub(crate) timings: Arc<WorkerTimings>,
     pub(crate) workers: Vec<WorkerView>,
     pub(crate) sinks: Vec<Named>,
+    /// `None` unless the metrics of the DNS are enabled.
+    pub(crate) dns_metrics: Option<DnsMetrics>,
+    pub(crate) rules: Arc<RulesInForce>,
 }
 
 /// A worker, as telemetry reads it.

@@ -42,6 +42,7 @@ use tap53_base::{
     visible::visible,
     vitals::{Liveness, Probe},
 };
+use tap53_insight::DnsMetrics;
 use tap53_ledger::Published;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -436,6 +437,8 @@ impl Context {
             enrichment: &owners.status(),
             process: Process::read(self.started_at_s),
             path,
+            policy: &path.rules.read().privacy,
+            dns_top: path.dns_metrics.as_ref().map(DnsMetrics::read_top).unwrap_or_default(),
             log_lines: log.lines(),
             workers: workers.collect(),
             sink_states: path.sinks.iter().map(|sink| sink.sink.state()).collect(),

@@ -87,6 +87,22 @@ impl Series {
         self.histograms.insert(owned(labels), histogram.read());
     }
 
+    /// Adds observations to the histogram with these values. All of a family have the same bounds.
+    pub(super) fn observations(
+        &mut self,
+        labels: &[&str],
+        bounds_ns: &'static [u64],
+        counts: &[u64],
+        sum_ns: u64,
+    ) {
+        let empty = || Snapshot { bounds_ns, counts: vec![0; counts.len()], sum_ns: 0 };
+        let histogram = self.histograms.entry(owned(labels)).or_insert_with(empty);
+        for (sum, count) in histogram.counts.iter_mut().zip(counts) {
+            *sum += count;
+        }
+        histogram.sum_ns = histogram.sum_ns.saturating_add(sum_ns);
+    }
+
     /// Adds 1 for true, 0 for false.
     pub(super) fn flag(&mut self, labels: &[&str], value: bool) {
         self.measure(labels, f64::from(u8::from(value)));

@@ -8,6 +8,7 @@ use tap53_base::amount::Amount;
 use tap53_capture::interfaces::Names;
 use tap53_dns::Flow;
 use tap53_ebpf::record::Sender;
+use tap53_insight::{DnsCounter, DnsMetrics};
 use tap53_ledger::{EndpointCounts, MessageLoss, Published, SinkLoss, WorkerCounts, chain::Chain};
 use tap53_records::encode::{
     self, Batch, Clock, Encode, NodeRole, NodeTag, Observer, Portion, Profile, Record,
@@ -69,6 +70,8 @@ pub(super) struct Recorder {
     /// Verdicts on chains that were taken just now; empty in between.
     settled: Vec<Settled>,
     feed: Feed,
+    /// Counts for the metrics of the DNS, if they are enabled.
+    dns: Option<DnsCounter>,
 }
 
 /// One sink, as a worker sees it.
@@ -135,6 +138,7 @@ impl Recorder {
             chains: chains.map(|chains| chains.reporter(ids.worker().into())),
             settled: Vec::new(),
             feed: Feed::new(shared.tails.clone())?,
+            dns: shared.dns_metrics.as_ref().map(DnsMetrics::counter),
         };
         recorder.learn_names();
         Ok(recorder)
@@ -312,6 +316,9 @@ impl Recorder {
             output.push(&record);
         }
         self.feed.push(&record);
+        if let Some(dns) = &mut self.dns {
+            dns.count(&record);
+        }
         self.recorded += Amount::record(u64::from(transaction.messages()));
         if self.outputs.iter().any(|output| output.batch.bytes().len() >= BATCH_BYTES) {
             self.deliver_early(counts.records_numbered);
@@ -350,13 +357,18 @@ impl Recorder {
 
     /// Publishes the counts of a whole batch, and passes it to the sinks and its lines to the followers.
     pub(super) fn deliver(&mut self, counts: WorkerCounts) {
-        self.publish_and_write(counts.records_numbered, |published, _| *published = counts);
+        self.publish_and_write(counts.records_numbered, |published, _, dns| {
+            *published = counts;
+            if let Some(dns) = dns {
+                dns.publish();
+            }
+        });
         self.feed.deliver();
     }
 
     /// Delivers in the middle of a batch, whose counts are not complete yet.
     fn deliver_early(&mut self, last_number: u64) {
-        self.publish_and_write(last_number, |published, recorded| published.ahead += recorded);
+        self.publish_and_write(last_number, |published, recorded, _| published.ahead += recorded);
     }
 
     /// Publishes the counts together with the records in each sink's batch, and then passes the batches
@@ -365,13 +377,13 @@ impl Recorder {
     fn publish_and_write(
         &mut self,
         last_number: u64,
-        publish: impl FnOnce(&mut WorkerCounts, Amount),
+        publish: impl FnOnce(&mut WorkerCounts, Amount, Option<&mut DnsCounter>),
     ) {
         let recorded = std::mem::take(&mut self.recorded);
         let outputs = &mut self.outputs;
         outputs.iter().for_each(|output| output.chain(last_number + 1 - recorded.records));
         self.published.update(|published| {
-            publish(published, recorded);
+            publish(published, recorded, self.dns.as_mut());
             if recorded.records > 0 {
                 for output in outputs.iter_mut() {
                     let slot = output.sink.sink.announce(output.batch.records());

@@ -228,12 +228,23 @@ pub fn snapshot<'w, 's>(
     workers: impl IntoIterator<Item = &'w Published<WorkerCounts>>,
     sinks: impl IntoIterator<Item = &'s Published<SinkCounts>>,
 ) -> (WorkerCounts, Vec<u64>, Vec<SinkCounts>) {
+    snapshot_with(workers, sinks, || ()).0
+}
+
+/// Does the same as [`snapshot`], and calls `read` at that moment: what workers publish together with their
+/// counts is then read together with them.
+pub fn snapshot_with<'w, 's, R>(
+    workers: impl IntoIterator<Item = &'w Published<WorkerCounts>>,
+    sinks: impl IntoIterator<Item = &'s Published<SinkCounts>>,
+    read: impl FnOnce() -> R,
+) -> ((WorkerCounts, Vec<u64>, Vec<SinkCounts>), R) {
     let workers: Vec<_> = workers.into_iter().map(Published::lock).collect();
     let sinks: Vec<_> = sinks.into_iter().map(Published::lock).collect();
+    let read = read();
     let mut sum = WorkerCounts::default();
     workers.iter().for_each(|counts| sum.add(counts));
     let last_numbers = workers.iter().map(|counts| counts.records_numbered).collect();
-    (sum, last_numbers, sinks.iter().map(|counts| **counts).collect())
+    ((sum, last_numbers, sinks.iter().map(|counts| **counts).collect()), read)
 }
 
 /// Summaries of the ledger that a sink takes to their topic.

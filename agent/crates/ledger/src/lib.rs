@@ -57,11 +57,11 @@ mod statement;
 mod summary;
 mod window_tracker;
 
-pub use counts::snapshot;
 pub use counts::{
     EndpointCounts, MessageLoss, Published, RegistryCounts, SinkCounts, SinkLoss, SummaryCounts,
     WorkerCounts,
 };
+pub use counts::{snapshot, snapshot_with};
 pub use previous::{
     Bounds, EarlierRuns, End, Gap, InterfaceGap, Lost, PreviousRun, PreviousRuns, Since, Standing,
 };

@@ -34,6 +34,7 @@ sinks:
   - format: text
 shutdown: soon
 log: {level: loud}
+dns_metrics: {by: pod, max_series: 31, top: 257}
 sink: []
 "#;
     assert_eq!(
@@ -65,6 +66,9 @@ sink: []
             "sinks[3].type: missing",
             "shutdown: \"soon\": must be a section of keys and values",
             "log.level: \"loud\": must be one of error, warn, info, debug, trace",
+            "dns_metrics.by: \"pod\": must be one of workload, namespace",
+            "dns_metrics.max_series: 31: must be a whole number from 32 to 20000",
+            "dns_metrics.top: 257: must be a whole number from 1 to 256",
             "sink: no such key",
         ]
     );

@@ -6,9 +6,11 @@
 //!
 //! The number of series is bounded by the configuration, not by traffic: labels are reasons, of which
 //! the code has a list; sinks and workers; interfaces, of which `capture.max_interfaces` are attached at
-//! a time and the last 64 that are gone keep their names; resources of Kubernetes; and at most 64
-//! brokers. No address, name or port of a packet is ever a label.
+//! a time and the last 64 that are gone keep their names; resources of Kubernetes; at most 64 brokers; and
+//! in `dns.rs` workloads and servers up to `dns_metrics.max_series`. Addresses and names of packets are
+//! labels only there, as the privacy rules show them.
 
+mod dns;
 mod gap;
 mod health;
 mod hooks;
@@ -27,6 +29,7 @@ use tap53_attribution::{self as enrich, Moment, WatchStatus};
 use tap53_base::vitals::{Heartbeat, SinkTimings};
 use tap53_capture::interfaces::InterfaceStatus;
 use tap53_ebpf::settings::Direction;
+use tap53_insight::TopReading;
 use tap53_ledger::{Agent, Deliveries, Hook, Stage, Total, WorkerCounts};
 
 use super::{
@@ -42,6 +45,7 @@ use super::{
 };
 use crate::control::{Counts, Status};
 use tap53_sinks as sink;
+use tap53_transactions::privacy::Policy;
 
 /// The sources that metrics are read from.
 pub(super) struct Reading<'a> {
@@ -56,6 +60,10 @@ pub(super) struct Reading<'a> {
     pub(super) enrichment: &'a enrich::Status,
     pub(super) process: Process,
     pub(super) path: &'a DataPath,
+    /// Privacy rules in force.
+    pub(super) policy: &'a Policy,
+    /// Most frequent names and clients.
+    pub(super) dns_top: TopReading,
     pub(super) log_lines: Lines,
     /// Counts of the workers of `path`, in their order.
     pub(super) workers: Vec<WorkerCounts>,
@@ -70,6 +78,7 @@ pub(super) fn all() -> impl Iterator<Item = Metric> {
         .chain(packets::stages())
         .chain(messages::stages())
         .chain(own(messages::FAMILIES))
+        .chain(own(dns::FAMILIES))
         .chain(sinks::stages())
         .chain(own(sinks::FAMILIES))
         .chain(own(latencies::FAMILIES))

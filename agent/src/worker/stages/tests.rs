@@ -454,6 +454,7 @@ fn the_ledger_balances_at_every_step_of_a_slow_sink_even_within_a_batch() {
         });
         drop(steps);
         let counts: Vec<_> = sinks.iter().map(|sink| sink.sink.counts().clone()).collect();
+        let dns_metrics = tap53_insight::DnsMetrics::new(Default::default());
         let shared = Shared {
             node: "node-1".into(),
             interfaces: Arc::default(),
@@ -466,6 +467,7 @@ fn the_ledger_balances_at_every_step_of_a_slow_sink_even_within_a_batch() {
             each_message: false,
             chains: None,
             tails: Default::default(),
+            dns_metrics: Some(dns_metrics.clone()),
             ending: Arc::default(),
         };
         let timeout = Duration::from_secs(5);
@@ -493,7 +495,9 @@ fn the_ledger_balances_at_every_step_of_a_slow_sink_even_within_a_batch() {
         loop {
             // Until the worker has ended, and its sinks with it.
             let ended = look.recv().is_err();
-            let (workers, last_numbers, sinks) = tap53_ledger::snapshot([&published], &counts);
+            let ((workers, last_numbers, sinks), dns) =
+                tap53_ledger::snapshot_with([&published], &counts, || dns_metrics.read());
+            assert_eq!(dns.transactions(), workers.records_created, "step {looks}");
             early += usize::from(workers.ahead.records > 0);
             looks += 1;
             let mut sources = tap53_ledger::Sources {

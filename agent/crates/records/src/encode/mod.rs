@@ -33,6 +33,7 @@ mod tests;
 mod text;
 mod value;
 mod versions;
+mod workload;
 
 use serde::Serialize;
 
@@ -51,6 +52,7 @@ pub use record::{Clock, Record, SCHEMA_VERSION};
 pub use shown::push_json_line;
 pub use text::{HEADING, Text};
 pub use versions::{FLAT_SCHEMA_VERSIONS, RECORD_NAME, SCHEMA_VERSIONS, SchemaVersion};
+pub use workload::Workload;
 
 /// Text of the Avro schema of a record.
 pub const SCHEMA_TEXT: &str = include_str!("../../../../schema/dns_transaction.avsc");

@@ -84,7 +84,8 @@ pub struct Owner {
     /// from the identity, so that an Avro record is written without reading it: with many owners
     /// nearly every read is one of cold memory.
     ///
-    /// The last octets are the [`NodeTag`] of its node, or zero, for the same reason.
+    /// The last octets are the tags of its workload and namespace, and the [`NodeTag`] of its node, or
+    /// zero, for the same reason.
     encoded: Arc<[u8]>,
     known: Arc<KnownOwner>,
 }
@@ -95,6 +96,9 @@ pub struct NodeTag(NonZeroU64);
 
 /// Size of a tag in octets.
 const TAG: usize = size_of::<NodeTag>();
+
+/// Size of all tags of an owner in octets.
+const TAGS: usize = 3 * TAG;
 
 impl NodeTag {
     /// Returns the tag of the node with this name.
@@ -133,12 +137,15 @@ impl Owner {
     pub fn new(mut identity: Identity) -> Self {
         identity.shorten_names();
         let mut encoded = encoded_fields(&identity);
-        if encoded.len() + TAG > Self::MAX_BYTES {
+        if encoded.len() + TAGS > Self::MAX_BYTES {
             identity.labels = None;
             encoded = encoded_fields(&identity);
         }
         let node = identity.node_name.as_deref().map_or(0, |name| NodeTag::of(name).0.get());
-        encoded.extend_from_slice(&node.to_ne_bytes());
+        let workload = identity.workload();
+        for tag in [workload.tag(), workload.namespace_tag(), node] {
+            encoded.extend_from_slice(&tag.to_ne_bytes());
+        }
         let known = KnownOwner { flat: OnceLock::new(), identity };
         Self { encoded: encoded.into(), known: Arc::new(known) }
     }
@@ -174,6 +181,35 @@ impl Owner {
         self.is_of(&[Attribution::Pod, Attribution::Node, Attribution::AmbiguousHostNetwork])
     }
 
+    /// Returns true if it has a workload: it is a pod or a service.
+    #[inline]
+    #[must_use]
+    pub fn is_workload(&self) -> bool {
+        self.is_of(&[Attribution::Pod, Attribution::Service])
+    }
+
+    /// Returns the tag of its [`Workload`](super::Workload): equal for equal ones within this process, and
+    /// never 0.
+    #[inline]
+    #[must_use]
+    pub fn workload_tag(&self) -> u64 {
+        self.tag(0)
+    }
+
+    /// Returns the tag of its namespace, or of its workload if it has no namespace; never 0.
+    #[inline]
+    #[must_use]
+    pub fn namespace_tag(&self) -> u64 {
+        self.tag(1)
+    }
+
+    #[inline]
+    fn tag(&self, number: usize) -> u64 {
+        let tags = self.encoded.last_chunk::<TAGS>();
+        let tag = tags.and_then(|tags| tags[number * TAG..].first_chunk());
+        tag.map_or(0, |tag| u64::from_ne_bytes(*tag))
+    }
+
     /// Returns true if it is of one of these kinds: its first field in Avro.
     #[inline]
     fn is_of(&self, kinds: &[Attribution]) -> bool {
@@ -185,7 +221,7 @@ impl Owner {
     #[inline(always)]
     pub fn encoded(&self, profile: Profile) -> &[u8] {
         match profile {
-            Profile::Full => &self.encoded[..self.encoded.len() - TAG],
+            Profile::Full => &self.encoded[..self.encoded.len() - TAGS],
             Profile::Flat => self.known.flat.get_or_init(|| {
                 encoded_fields(&FlatIdentity(&self.known.identity)).into_boxed_slice()
             }),

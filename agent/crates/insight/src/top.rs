@@ -1,0 +1,169 @@
+//! The most frequent items of a stream in bounded memory: Space-Saving (Metwally, Agrawal, El Abbadi:
+//! "Efficient Computation of Frequent and Top-k Elements in Data Streams", ICDT 2005).
+//!
+//! With `k` counters and `n` observations, a counter exceeds the true number of its item by at most `n / k`,
+//! and every item with more than `n / k` observations has a counter.
+
+use std::{borrow::Borrow, hash::BuildHasher, hash::Hash};
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+
+/// Counters of each list.
+pub(crate) const CAPACITY: usize = 256;
+
+/// A counter of an item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counter<T> {
+    /// The item.
+    pub item: T,
+    /// At least the number of its observations.
+    pub count: u64,
+    /// At most by how much `count` is too large.
+    pub error: u64,
+}
+
+/// Counts the most frequent items.
+#[derive(Debug)]
+pub struct SpaceSaving<T: ?Sized + ToOwned> {
+    capacity: usize,
+    counters: Vec<Counter<T::Owned>>,
+    /// Counters by their item.
+    table: HashTable<usize>,
+    hasher: DefaultHashBuilder,
+    /// Counters as a binary heap, the smallest count first.
+    heap: Vec<usize>,
+    /// Place of each counter in the heap.
+    places: Vec<usize>,
+}
+
+impl<T: ?Sized + ToOwned + Eq + Hash> SpaceSaving<T> {
+    /// Creates an empty list with room for `capacity` items, at least one.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        Self {
+            capacity: capacity.max(1),
+            counters: Vec::new(),
+            table: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+            heap: Vec::new(),
+            places: Vec::new(),
+        }
+    }
+
+    /// Counts one observation of an item. Returns the index of its counter.
+    pub fn count(&mut self, item: &T) -> usize {
+        let hash = self.hasher.hash_one(item);
+        let Self { counters, table, .. } = self;
+        if let Some(&index) = table.find(hash, |index| counters[*index].item.borrow() == item) {
+            counters[index].count += 1;
+            self.sink(self.places[index]);
+            return index;
+        }
+        if self.counters.len() < self.capacity {
+            self.add(item, hash)
+        } else {
+            self.replace(item, hash)
+        }
+    }
+
+    /// Returns the counters, in no order.
+    pub fn counters(&self) -> &[Counter<T::Owned>] {
+        &self.counters
+    }
+
+    /// Returns the most that an item without a counter was observed: `n / k` at most.
+    #[must_use]
+    pub fn threshold(&self) -> u64 {
+        let is_full = self.counters.len() == self.capacity;
+        if is_full { self.counters[self.heap[0]].count } else { 0 }
+    }
+
+    fn add(&mut self, item: &T, hash: u64) -> usize {
+        let index = self.counters.len();
+        self.counters.push(Counter { item: item.to_owned(), count: 1, error: 0 });
+        self.insert(index, hash);
+        self.places.push(index);
+        self.heap.push(index);
+        self.rise(index);
+        index
+    }
+
+    /// Gives the smallest counter to a new item.
+    fn replace(&mut self, item: &T, hash: u64) -> usize {
+        let index = self.heap[0];
+        let old = self.hasher.hash_one(self.counters[index].item.borrow());
+        if let Ok(entry) = self.table.find_entry(old, |found| *found == index) {
+            entry.remove();
+        }
+        let counter = &mut self.counters[index];
+        item.clone_into(&mut counter.item);
+        counter.error = counter.count;
+        counter.count += 1;
+        self.insert(index, hash);
+        self.sink(0);
+        index
+    }
+
+    fn insert(&mut self, index: usize, hash: u64) {
+        let Self { counters, table, hasher, .. } = self;
+        table.insert_unique(hash, index, |index| hasher.hash_one(counters[*index].item.borrow()));
+    }
+
+    fn at(&self, place: usize) -> u64 {
+        self.counters[self.heap[place]].count
+    }
+
+    fn swap(&mut self, one: usize, other: usize) {
+        self.heap.swap(one, other);
+        self.places[self.heap[one]] = one;
+        self.places[self.heap[other]] = other;
+    }
+
+    /// Moves the counter at `place` towards the smaller ones.
+    fn rise(&mut self, mut place: usize) {
+        while place > 0 {
+            let parent = (place - 1) / 2;
+            if self.at(parent) <= self.at(place) {
+                break;
+            }
+            self.swap(parent, place);
+            place = parent;
+        }
+    }
+
+    /// Moves the counter at `place` towards the larger ones.
+    fn sink(&mut self, mut place: usize) {
+        loop {
+            let children = (2 * place + 1)..(2 * place + 3).min(self.heap.len());
+            let Some(smallest) = children.min_by_key(|child| self.at(*child)) else { break };
+            if self.at(place) <= self.at(smallest) {
+                break;
+            }
+            self.swap(place, smallest);
+            place = smallest;
+        }
+    }
+}
+
+/// Merges lists of several workers. The counter of a list that lacks an item is at most its threshold, so
+/// that the error of the sum is at most the sum of `n / k`.
+pub(crate) fn merged<T: Clone + Eq + Hash>(lists: &[(Vec<Counter<T>>, u64)]) -> Vec<Counter<T>> {
+    let all: u64 = lists.iter().map(|(_, threshold)| threshold).sum();
+    let mut sums: hashbrown::HashMap<&T, Counter<T>> = hashbrown::HashMap::new();
+    for (counters, threshold) in lists {
+        for Counter { item, count, error } in counters {
+            // As if it lacked in all lists, corrected for each that has it.
+            let sum = sums.entry(item).or_insert_with(|| Counter {
+                item: item.clone(),
+                count: all,
+                error: all,
+            });
+            sum.count = sum.count + count - threshold;
+            sum.error = sum.error + error - threshold;
+        }
+    }
+    sums.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests;
