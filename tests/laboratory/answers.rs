@@ -97,11 +97,9 @@ fn require_verdicts(truth: &Truth, answers: &[Value]) -> Result<()> {
             ensure!(row["upstream_count"].as_i64() >= Some(1), "{row}");
         }
     }
-    // Fifty clients ask for forty names within a tenth of a second, so that some verdicts are AMBIGUOUS
-    // or UNKNOWN. Those that are given must be right.
-    unique.require("unique names from upstream", 0.999, 0.8)?;
-    shared.require("shared names from upstream", 0.999, 0.8)?;
-    cached.require("names from the cache", 0.999, 0.8)?;
+    unique.require("unique names from upstream", 0.999, 0.99)?;
+    shared.require("shared names from upstream", 0.999, 0.95)?;
+    cached.require("names from the cache", 0.999, 0.95)?;
     translated.require("queries seen before and after translation", 0.999, 0.999)
 }
 
@@ -120,5 +118,5 @@ fn require_served(truth: &Truth, answers: &[Value], upstream: &[Value]) -> Resul
         let id = row.and_then(|row| row["id"].as_str()).unwrap_or_default();
         named.add(serving.get(id) == Some(&1), truth.served(question).forwarded);
     }
-    named.require("queries that name the question they serve", 0.999, 0.8)
+    named.require("queries that name the question they serve", 0.999, 0.99)
 }

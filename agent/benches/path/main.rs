@@ -30,7 +30,7 @@ use apache_avro::writer::datum::GenericDatumWriter;
 use nix::time::{ClockId, clock_gettime};
 use tap53::worker::{CrossWorkerQueue, Shared, Stages};
 
-use sample::{Kind, Sample};
+use sample::{Kind, SERVER, Sample};
 use tap53_base::vitals::{Reached, SinkTimings, Tally, WITHIN, WorkerTimings};
 use tap53_capture::interfaces::Names;
 use tap53_dns::{Content, Datagram, Flow, Kept, Origin, Packet};
@@ -41,6 +41,7 @@ use tap53_records::encode::{
 };
 use tap53_sinks::{Named, Sink, SummarySink};
 use tap53_transactions::{
+    chain,
     pair::{
         self, Anomalies, Exchange, Observation, Observed, RecordId, RecordIds, SharedNotes,
         Sightings, Table, Transaction,
@@ -126,12 +127,13 @@ fn table() -> Table {
 
 fn stages(format: Format, timings: Option<SinkTimings>) -> Stages {
     let counts = Published::default();
-    stages_to(Arc::new(Discard { format, counts, timings, evidence: None }))
+    stages_to(Arc::new(Discard { format, counts, timings, evidence: None }), None)
 }
 
-fn stages_to(sink: Arc<Discard>) -> Stages {
+fn stages_to(sink: Arc<Discard>, chains: Option<chain::Chains>) -> Stages {
     let sink = Named { name: "discard".into(), sink };
-    let shared = Shared::new("node-1", Arc::new(Names::of([(3, "eth0".to_owned())])));
+    let names = Arc::new(Names::of([(3, "eth0".to_owned())]));
+    let shared = Shared { chains, ..Shared::new("node-1", names) };
     Stages::new(table(), &[sink], &shared, CrossWorkerQueue::single_worker(), CLOCK)
         .expect("the embedded schema parses")
 }
@@ -194,6 +196,8 @@ enum Name {
     PathTimed,
     PathChained,
     PathChainedInSmallBatches,
+    PathWithChains,
+    PathOfResolver,
     PathToJson,
     PathReplaced,
 }
@@ -214,6 +218,8 @@ impl Name {
             Self::PathTimed => "  the same, timed for /metrics",
             Self::PathChained => "  the same, with tamper evidence",
             Self::PathChainedInSmallBatches => "  the same, 16 transactions a batch",
+            Self::PathWithChains => "  the same, with chains, of no resolver",
+            Self::PathOfResolver => "  the same, with chains, of a resolver",
             Self::PathToJson => "  to JSON",
             Self::PathReplaced => "  hickory-proto, hash map, serde_json",
         }
@@ -326,6 +332,8 @@ fn measure(title: &str, kind: Kind) {
         path_timed(samples),
         path_chained(Name::PathChained, samples, TRANSACTIONS),
         path_chained(Name::PathChainedInSmallBatches, samples, 16),
+        path_with_chains(Name::PathWithChains, samples, kind),
+        path_with_chains(Name::PathOfResolver, samples, kind),
         path(Name::PathToJson, samples, Format::Json),
         replaced(samples, &records),
     ];
@@ -377,6 +385,12 @@ fn print_table(stages: &[Stage<'_>], [avro, flat, json]: [Sizes; 3]) {
     println!("  {:<42} {timed:>8.3}", "timed, as a part of untimed");
     let chained = ns(Name::PathChained) / ns(Name::PathToAvro);
     println!("  {:<42} {chained:>8.3}", "with tamper evidence, as a part of without");
+    for (name, text) in [
+        (Name::PathWithChains, "with chains, of no resolver, as a part of without"),
+        (Name::PathOfResolver, "with chains, of a resolver, as a part of without"),
+    ] {
+        println!("  {text:<50} {:>8.3}", ns(name) / ns(Name::PathToAvro));
+    }
     let rest = ns(Name::PathToAvro) - read - ns(Name::EncodeAvro);
     faster("whole path less read, pair and encode, ns", "", rest);
     let flat_costs = ns(Name::EncodeFlat) / ns(Name::EncodeAvro);
@@ -484,7 +498,7 @@ fn path_chained(name: Name, samples: &Samples, batch: usize) -> Stage<'_> {
         timings: None,
         evidence: Some(Evidence { chains: Chains::of("discard"), key: None }),
     });
-    let mut stages = stages_to(sink.clone());
+    let mut stages = stages_to(sink.clone(), None);
     stage(name, move || {
         for samples in samples.borrow().chunks(batch) {
             for sample in samples {
@@ -494,6 +508,34 @@ fn path_chained(name: Name, samples: &Samples, batch: usize) -> Stage<'_> {
             stages.deliver();
         }
         black_box(sink.evidence().map(|evidence| evidence.chains.cut()));
+    })
+}
+
+/// The path with the chains behind answers. `PathOfResolver`: the server is a resolver, so that each
+/// transaction is reported and waits for its verdict until the end of the batch.
+fn path_with_chains(name: Name, samples: &Samples, kind: Kind) -> Stage<'_> {
+    let config = chain::Config { hold: Duration::from_millis(300), capacity: 8_192 };
+    let counts = Published::default();
+    let format = Format::AvroSingleObject;
+    let sink = Arc::new(Discard { format, counts, timings: None, evidence: None });
+    let mut stages = stages_to(sink, Some(chain::Chains::new(config, 1)));
+    if name == Name::PathOfResolver {
+        // An answer, and then a query of its own.
+        let answer = Sample::new(0, kind);
+        let query = Sample::between(1, SERVER, [198, 51, 100, 1], kind);
+        for item in [&answer.query, &answer.response, &query.query, &query.response] {
+            stages.take(item);
+        }
+    }
+    stage(name, move || {
+        let mut read_up_to_ns = 0;
+        for sample in samples.borrow().iter() {
+            stages.take(&sample.query);
+            read_up_to_ns = stages.take(&sample.response).unwrap_or_default();
+        }
+        // Longer than items may be out of order.
+        stages.expire(read_up_to_ns + 1_000_000);
+        stages.deliver();
     })
 }
 

@@ -75,6 +75,7 @@ impl Scene {
         let closed = Closed {
             record: record(number),
             at_ns: at_ms * MS,
+            answered_ns: at_ms * MS,
             server: server.into(),
             gap: false,
             response,
@@ -307,15 +308,99 @@ fn own_data_and_refusals_are_local() {
     scene.answer(1, 11, authoritative());
     scene.ask(2, 20, "refused.example", 1);
     scene.answer(2, 21, answer(5));
-    // Some servers set AA in cached answers.
-    scene.ask_upstream(3, 30, "a.example", 1);
-    scene.answer_upstream(3, 31, answer(0));
-    scene.ask(4, 40, "a.example", 1);
-    scene.answer(4, 41, authoritative());
     let settled = scene.settle();
     assert_eq!(from(&settled, 1), (AnsweredFrom::Local, 0));
     assert_eq!(from(&settled, 2), (AnsweredFrom::Local, 0));
+}
+
+/// Some resolvers keep the flag AA in their cache.
+#[test]
+fn authoritative_answers_that_were_fetched_once_are_cached() {
+    let authoritative = || Some(Response { authoritative: true, ..answer(0).unwrap() });
+    let mut scene = Scene::new();
+    let shared = 1..=40;
+    for number in shared.clone() {
+        scene.ask_upstream(number, 10, &format!("s{number}.zone.example"), 1);
+        scene.answer_upstream(number, 11, authoritative());
+    }
+    // In a table of fixed size, some of them would take the places of some of the shared ones.
+    for number in 10_000..13_000 {
+        scene.ask_upstream(number, 20, &format!("n{number}.example"), 1);
+        scene.answer_upstream(number, 21, authoritative());
+    }
+    for number in shared.clone() {
+        scene.ask(100 + number, 40, &format!("s{number}.zone.example"), 1);
+        scene.answer(100 + number, 41, authoritative());
+    }
+    // Fetched before the resolver was known, or its own.
+    scene.ask(203, 42, "b.zone.example", 1);
+    scene.answer(203, 43, authoritative());
+    scene.ask(204, 44, "x.cluster.local", 1);
+    scene.answer(204, 45, authoritative());
+    let settled = scene.settle();
+    assert!(shared.into_iter().all(|it| from(&settled, 100 + it).0 == AnsweredFrom::Cache));
+    assert_eq!(from(&settled, 203).0, AnsweredFrom::Ambiguous);
+    assert_eq!(from(&settled, 204).0, AnsweredFrom::Local);
+}
+
+/// Behind a service, the response leaves the resolver before its client has it.
+#[test]
+fn exchanges_after_the_resolver_has_answered_are_not_for_its_client() {
+    let mut scene = Scene::new();
+    let answer_translated = |scene: &mut Scene, number, (answered_ms, at_ms)| {
+        scene.answer(number, at_ms, answer(0));
+        if let Some(Event::Closed(closed)) = scene.events.last_mut() {
+            closed.answered_ns = answered_ms * MS;
+        }
+    };
+    // From the cache, while another client's query goes upstream: sent before the answer, and after it.
+    scene.ask(1, 10, "a.example", 1);
+    scene.ask_upstream(2, 11, "a.example", 1);
+    scene.ask(3, 12, "a.example", 1);
+    scene.answer_upstream(2, 14, answer(0));
+    answer_translated(&mut scene, 3, (13, 15));
+    answer_translated(&mut scene, 1, (16, 17));
+    scene.ask(4, 20, "b.example", 1);
+    scene.ask_upstream(5, 22, "b.example", 1);
+    scene.answer_upstream(5, 23, answer(0));
+    answer_translated(&mut scene, 4, (21, 24));
+    let settled = scene.settle();
+    assert_eq!(from(&settled, 1), (AnsweredFrom::Upstream, 1));
+    assert_eq!(settled[&record(1)].source.unwrap().resolver_ns, 3 * MS);
+    assert_eq!(from(&settled, 3), (AnsweredFrom::Cache, 0));
     assert_eq!(from(&settled, 4), (AnsweredFrom::Cache, 0));
+}
+
+/// Of two workers with a backlog, one reads faster.
+#[test]
+fn a_worker_that_is_a_second_behind_costs_no_verdict() {
+    let mut scene = Scene::new();
+    scene.workers = 2;
+    let config = Config { hold: Duration::from_secs(2), capacity: 512 };
+    scene.tracker = Tracker::new(config, 2);
+    let clients = 1..=500;
+    for number in clients.clone() {
+        scene.ask(number, 10 + 3 * number, &format!("n{number}.example"), 1);
+        scene.answer(number, 12 + 3 * number, answer(0));
+    }
+    let of_clients: Vec<Event> = scene.events.drain(..).collect();
+    for number in clients.clone().filter(|number| number % 2 == 0) {
+        scene.ask_upstream(1_000 + number, 11 + 3 * number, &format!("n{number}.example"), 1);
+        scene.answer_upstream(1_000 + number, 11 + 3 * number, answer(0));
+    }
+    let of_resolver: Vec<Event> = scene.events.drain(..).collect();
+    let mut settled = Vec::new();
+    let tracker = &mut scene.tracker;
+    tracker.submit(0, of_clients.into_iter(), 1_600 * MS, &mut settled, |_| {});
+    assert_eq!(settled, []);
+    tracker.submit(1, of_resolver.into_iter(), 1_600 * MS, &mut settled, |_| {});
+    tracker.submit(0, std::iter::empty(), 1_600 * MS, &mut settled, |_| {});
+    assert_eq!(tracker.counts().forced, 0);
+    let settled: HashMap<_, _> = settled.into_iter().map(|it| (it.record, it.chain)).collect();
+    for number in clients {
+        let wanted = if number % 2 == 0 { AnsweredFrom::Upstream } else { AnsweredFrom::Cache };
+        assert_eq!(from(&settled, number).0, wanted, "{number}");
+    }
 }
 
 #[test]

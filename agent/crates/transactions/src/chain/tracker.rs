@@ -18,6 +18,10 @@ use crate::pair::{AnswerSource, Chain, RecordId, SearchStep, Served};
 /// Difference in nanoseconds by which the items of a ring may be out of order.
 const DISORDER_NS: u64 = 100_000;
 
+/// Maximum time in nanoseconds that an upstream exchange waits for a client that names it: a client whose
+/// cached CNAME record points to its name, which only the answer shows.
+const UNDECIDED_NS: u64 = 150_000_000;
+
 /// Counts of the tracker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ChainCounts {
@@ -185,7 +189,7 @@ impl Tracker {
             let at_ns = first.at_ns;
             let is_complete = at_ns <= complete_ns;
             let is_overdue = overdue_ns.is_some_and(|overdue_ns| at_ns <= overdue_ns);
-            if !is_complete && !is_overdue && self.queue.len() <= self.config.capacity {
+            if !is_complete && !is_overdue && self.queue.len() <= self.config.max_events() {
                 break;
             }
             if !is_complete {
@@ -279,7 +283,8 @@ impl Tracker {
                     && self.undecided.len() < self.config.capacity
                     && let Some(resolver) = sender
                 {
-                    let due_ns = at_ns.saturating_add(self.config.hold_ns() / 2);
+                    let wait_ns = UNDECIDED_NS.min(self.config.hold_ns() / 2);
+                    let due_ns = at_ns.saturating_add(wait_ns);
                     self.undecided.push_back(Undecided {
                         due_ns,
                         worker,
