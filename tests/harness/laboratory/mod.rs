@@ -35,7 +35,7 @@ use tempfile::TempDir;
 
 use coredns::CoreDns;
 pub use coredns::{is_built, program};
-pub use load::{Asked, Load};
+pub use load::{Asked, Load, SHARED_EVERY};
 pub use logs::{Served, queries_in};
 pub use lookup::Resolver;
 pub use network::{Node, Pod};
