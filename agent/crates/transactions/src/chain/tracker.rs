@@ -194,25 +194,37 @@ impl Tracker {
             }
             if !is_complete {
                 self.forced += 1;
-                self.resolvers.all_mut().for_each(|resolver| resolver.note_gap(at_ns));
+                self.note_gap(at_ns);
             }
             self.decide(at_ns);
             let Some(Reverse(Queued { worker, event: QueuedEvent(event), .. })) = self.queue.pop()
             else {
                 break;
             };
-            match event {
-                Event::Opened(opened) => self.open(opened, note),
-                Event::Closed(closed) => self.close(worker, &closed, note),
-                Event::Gap { until_ns, .. } => {
-                    self.resolvers.all_mut().for_each(|resolver| resolver.note_gap(until_ns));
-                }
-                Event::Switched { at_ns } => {
-                    self.resolvers.all_mut().for_each(|resolver| resolver.note_switched(at_ns));
-                }
-            }
+            self.apply(worker, event, note);
         }
         self.decide(complete_ns.max(overdue_ns.unwrap_or(0)));
+    }
+
+    fn apply(
+        &mut self,
+        worker: usize,
+        event: Event,
+        note: &mut impl FnMut((&[std::net::IpAddr], u64)),
+    ) {
+        match event {
+            Event::Opened(opened) => self.open(opened, note),
+            Event::Closed(closed) => self.close(worker, &closed, note),
+            Event::Gap { until_ns, .. } => self.note_gap(until_ns),
+            Event::Switched { at_ns } => {
+                self.resolvers.all_mut().for_each(|resolver| resolver.note_switched(at_ns));
+            }
+        }
+    }
+
+    /// Messages of any resolver may have been missed up to this time.
+    fn note_gap(&mut self, until_ns: u64) {
+        self.resolvers.all_mut().for_each(|resolver| resolver.note_gap(until_ns));
     }
 
     fn open(&mut self, opened: Opened, note: &mut impl FnMut((&[std::net::IpAddr], u64))) {
@@ -233,7 +245,7 @@ impl Tracker {
             return;
         }
         if self.open.len() >= capacity {
-            self.resolvers.all_mut().for_each(|resolver| resolver.note_gap(at_ns));
+            self.note_gap(at_ns);
             return;
         }
         // The client first: a resolver that forwards to another may answer from both sides at once.
