@@ -7,18 +7,16 @@
 -- those that iterate or have zones of their own. A resolver of which no query was seen at all is left out: its
 -- other side is not captured, or it is an authority.
 
--- Each answered question with the source of its answer: one of answered_from, or UPSTREAM, CACHE or UNKNOWN by
--- the links.
+-- Each answered question with the source of its answer: answered_from, or UPSTREAM or CACHE by the links.
 CREATE OR REPLACE VIEW answer_sources AS
 SELECT questions.*,
        CASE WHEN answered_from IS NOT NULL THEN answered_from
             WHEN links.question_id IS NULL THEN 'CACHE'
-            -- Each of several questions at the same time has a query, although it is unknown which.
-            WHEN links.queries >= links.candidates THEN 'UPSTREAM'
-            ELSE 'UNKNOWN' END AS source
+            -- Several questions at a time may share one of the resolver's queries, or it is unknown which query is
+            -- for which question. Each of them waited while the resolver queried upstream for its name.
+            ELSE 'UPSTREAM' END AS source
 FROM questions
-LEFT JOIN (SELECT question_id, max(queries) AS queries, max(candidates) AS candidates
-           FROM upstream_links GROUP BY question_id) AS links
+LEFT JOIN (SELECT DISTINCT question_id FROM upstream_links) AS links
   ON links.question_id = questions.question_id
 WHERE outcome = 'MATCHED'
   AND (answered_from IS NOT NULL

@@ -30,7 +30,7 @@ use apache_avro::writer::datum::GenericDatumWriter;
 use nix::time::{ClockId, clock_gettime};
 use tap53::worker::{CrossWorkerQueue, Shared, Stages};
 
-use sample::{Kind, Sample};
+use sample::{Kind, SERVER, Sample};
 use tap53_base::vitals::{Reached, SinkTimings, Tally, WITHIN, WorkerTimings};
 use tap53_capture::interfaces::Names;
 use tap53_dns::{Content, Datagram, Flow, Kept, Origin, Packet};
@@ -42,6 +42,7 @@ use tap53_records::encode::{
 };
 use tap53_sinks::{Named, Sink, SummarySink};
 use tap53_transactions::{
+    chain,
     pair::{
         self, Anomalies, Exchange, Observation, Observed, RecordId, RecordIds, SharedNotes,
         Sightings, Table, Transaction,
@@ -127,17 +128,15 @@ fn table() -> Table {
 
 fn stages(format: Format, timings: Option<SinkTimings>) -> Stages {
     let counts = Published::default();
-    stages_to(Arc::new(Discard { format, counts, timings, evidence: None }))
+    stages_to(Arc::new(Discard { format, counts, timings, evidence: None }), |_| {})
 }
 
-fn stages_to(sink: Arc<Discard>) -> Stages {
-    stages_with(sink, None)
-}
-
-fn stages_with(sink: Arc<Discard>, dns_metrics: Option<DnsMetrics>) -> Stages {
+/// Stages that write to `sink`, with the features that `enable` adds.
+fn stages_to(sink: Arc<Discard>, enable: impl FnOnce(&mut Shared)) -> Stages {
     let sink = Named { name: "discard".into(), sink };
     let names = Arc::new(Names::of([(3, "eth0".to_owned())]));
-    let shared = Shared { dns_metrics, ..Shared::new("node-1", names) };
+    let mut shared = Shared::new("node-1", names);
+    enable(&mut shared);
     Stages::new(table(), &[sink], &shared, CrossWorkerQueue::single_worker(), CLOCK)
         .expect("the embedded schema parses")
 }
@@ -202,6 +201,8 @@ enum Name {
     PathCountedWithNames,
     PathChained,
     PathChainedInSmallBatches,
+    PathWithChains,
+    PathOfResolver,
     PathToJson,
     PathReplaced,
 }
@@ -224,6 +225,8 @@ impl Name {
             Self::PathCountedWithNames => "  the same, and top names and clients",
             Self::PathChained => "  the same, with tamper evidence",
             Self::PathChainedInSmallBatches => "  the same, 16 transactions a batch",
+            Self::PathWithChains => "  the same, with chains, of no resolver",
+            Self::PathOfResolver => "  the same, with chains, of a resolver",
             Self::PathToJson => "  to JSON",
             Self::PathReplaced => "  hickory-proto, hash map, serde_json",
         }
@@ -338,6 +341,8 @@ fn measure(title: &str, kind: Kind) {
         path_counted(Name::PathCountedWithNames, samples),
         path_chained(Name::PathChained, samples, TRANSACTIONS),
         path_chained(Name::PathChainedInSmallBatches, samples, 16),
+        path_with_chains(Name::PathWithChains, samples, kind),
+        path_with_chains(Name::PathOfResolver, samples, kind),
         path(Name::PathToJson, samples, Format::Json),
         replaced(samples, &records),
     ];
@@ -394,6 +399,12 @@ fn print_table(stages: &[Stage<'_>], [avro, flat, json]: [Sizes; 3]) {
     println!("  {:<42} {named:>8.3}", "with top names and clients too");
     let chained = ns(Name::PathChained) / ns(Name::PathToAvro);
     println!("  {:<42} {chained:>8.3}", "with tamper evidence, as a part of without");
+    for (name, text) in [
+        (Name::PathWithChains, "with chains, of no resolver, as a part of without"),
+        (Name::PathOfResolver, "with chains, of a resolver, as a part of without"),
+    ] {
+        println!("  {text:<50} {:>8.3}", ns(name) / ns(Name::PathToAvro));
+    }
     let rest = ns(Name::PathToAvro) - read - ns(Name::EncodeAvro);
     faster("whole path less read, pair and encode, ns", "", rest);
     let flat_costs = ns(Name::EncodeFlat) / ns(Name::EncodeAvro);
@@ -505,7 +516,7 @@ fn path_counted(name: Name, samples: &Samples) -> Stage<'_> {
     let config =
         DnsMetricsConfig { names: is_named, clients: is_named, ..DnsMetricsConfig::default() };
     let metrics = DnsMetrics::new(config);
-    let mut stages = stages_with(Arc::new(sink), Some(metrics));
+    let mut stages = stages_to(Arc::new(sink), |shared| shared.dns_metrics = Some(metrics));
     stage(name, move || {
         for sample in samples.borrow().iter() {
             stages.take(&sample.query);
@@ -523,7 +534,7 @@ fn path_chained(name: Name, samples: &Samples, batch: usize) -> Stage<'_> {
         timings: None,
         evidence: Some(Evidence { chains: Chains::of("discard"), key: None }),
     });
-    let mut stages = stages_to(sink.clone());
+    let mut stages = stages_to(sink.clone(), |_| {});
     stage(name, move || {
         for samples in samples.borrow().chunks(batch) {
             for sample in samples {
@@ -533,6 +544,34 @@ fn path_chained(name: Name, samples: &Samples, batch: usize) -> Stage<'_> {
             stages.deliver();
         }
         black_box(sink.evidence().map(|evidence| evidence.chains.cut()));
+    })
+}
+
+/// The path with the chains behind answers. `PathOfResolver`: the server is a resolver, so that each
+/// transaction is reported and waits for its verdict until the end of the batch.
+fn path_with_chains(name: Name, samples: &Samples, kind: Kind) -> Stage<'_> {
+    let config = chain::Config { hold: Duration::from_millis(300), capacity: 8_192 };
+    let counts = Published::default();
+    let format = Format::AvroSingleObject;
+    let sink = Arc::new(Discard { format, counts, timings: None, evidence: None });
+    let mut stages = stages_to(sink, |shared| shared.chains = Some(chain::Chains::new(config, 1)));
+    if name == Name::PathOfResolver {
+        // An answer, and then a query of its own.
+        let answer = Sample::new(0, kind);
+        let query = Sample::between(1, SERVER, [198, 51, 100, 1], kind);
+        for item in [&answer.query, &answer.response, &query.query, &query.response] {
+            stages.take(item);
+        }
+    }
+    stage(name, move || {
+        let mut read_up_to_ns = 0;
+        for sample in samples.borrow().iter() {
+            stages.take(&sample.query);
+            read_up_to_ns = stages.take(&sample.response).unwrap_or_default();
+        }
+        // Longer than items may be out of order.
+        stages.expire(read_up_to_ns + 1_000_000);
+        stages.deliver();
     })
 }
 

@@ -19,6 +19,9 @@ pub(crate) struct Sample {
     pub(crate) response: Vec<u8>,
 }
 
+/// The server of all clients.
+pub(crate) const SERVER: [u8; 4] = [192, 0, 2, 53];
+
 /// Client subnet (RFC 7871), cookies (RFC 7873), padding (RFC 7830).
 const OPTIONS: [&[u8]; 3] = [
     b"\0\x08\0\x07\0\x01\x18\0\xc6\x33\x64",
@@ -51,6 +54,12 @@ impl Sample {
 
     /// Creates a sample of the client with this number.
     pub(crate) fn of_client(number: usize, client: u32, kind: Kind) -> Self {
+        let client = (u32::from_be_bytes([10, 0, 0, 0]) + client).to_be_bytes();
+        Self::between(number, client, SERVER, kind)
+    }
+
+    /// Creates a sample between two addresses.
+    pub(crate) fn between(number: usize, client: [u8; 4], server: [u8; 4], kind: Kind) -> Self {
         let id = u16::try_from(number & 0xffff).unwrap_or_default();
         let name = format!("host-{number:05}");
         let mut question = vec![u8::try_from(name.len()).unwrap_or_default()];
@@ -71,11 +80,10 @@ impl Sample {
             response.push(last);
         }
         response.extend(&opt);
-        let client = (u32::from_be_bytes([10, 0, 0, 0]) + client).to_be_bytes();
         let port = 1_024 + id % 60_000;
         Self {
-            query: ring_record(&query, (client, port), ([192, 0, 2, 53], 53), 0),
-            response: ring_record(&response, ([192, 0, 2, 53], 53), (client, port), 1),
+            query: ring_record(&query, (client, port), (server, 53), 0),
+            response: ring_record(&response, (server, 53), (client, port), 1),
         }
     }
 }

@@ -21,8 +21,9 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 const FOLLOW_DEADLINE: Duration = Duration::from_secs(60);
 /// Every so many questions, one goes over TCP.
 const TCP_EVERY: usize = 25;
-/// Every so many questions, one is for a name that only it asks for.
-const SHARED_EVERY: usize = 3;
+/// Questions whose number is a multiple of this are for names that clients share; each other one is for a
+/// name that only it asks for.
+pub const SHARED_EVERY: usize = 3;
 /// Names that clients share.
 const SHARED_NAMES: usize = 40;
 

@@ -36,7 +36,7 @@ use tempfile::TempDir;
 
 use coredns::CoreDns;
 pub use coredns::{is_built, program};
-pub use load::{Asked, Load, ask_until_followed};
+pub use load::{Asked, Load, SHARED_EVERY, ask_until_followed};
 pub use logs::{Served, queries_in};
 pub use lookup::{Library, Resolver};
 pub use network::{Node, Pod, paired};

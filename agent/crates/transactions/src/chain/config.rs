@@ -12,7 +12,8 @@ use crate::pair::config::PairConfig;
 pub struct ChainsConfig {
     /// True if records say what answers came from.
     pub enabled: bool,
-    /// Maximum time that a record of a resolver's exchange waits for its verdict.
+    /// Maximum time that a record of a resolver's exchange waits for its verdict: under load, the workers'
+    /// backlogs differ by a second.
     #[serde(rename = "hold_ms", serialize_with = "as_milliseconds")]
     pub hold: Duration,
     /// Maximum number of records that wait in each worker.
@@ -34,7 +35,7 @@ impl ChainsConfig {
             enabled,
             hold: section
                 .read("hold_ms", milliseconds(1..=10_000))
-                .unwrap_or(Duration::from_millis(300)),
+                .unwrap_or(Duration::from_secs(2)),
             capacity: section.read("capacity", whole_number(64..=1 << 20)).unwrap_or(8_192),
         }
     }

@@ -72,8 +72,10 @@ pub struct Opened {
 pub struct Closed {
     /// Identifier of its record.
     pub record: RecordId,
-    /// CLOCK_MONOTONIC nanoseconds.
+    /// Time of the response at its client, or of the end of the wait for it: CLOCK_MONOTONIC nanoseconds.
     pub at_ns: u64,
+    /// Time of the response at its server: before `at_ns` if its addresses were translated in between.
+    pub answered_ns: u64,
     /// The address that the query was sent to.
     pub server: IpAddr,
     /// True if a message of the exchange may have been missed.

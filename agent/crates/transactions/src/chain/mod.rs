@@ -18,6 +18,7 @@
 
 pub mod config;
 mod event;
+mod fetched;
 mod names;
 mod reporter;
 mod resolver;
@@ -41,8 +42,8 @@ use std::time::Duration;
 pub struct Config {
     /// Maximum time of capture that an exchange of a resolver waits for its verdict.
     pub hold: Duration,
-    /// Maximum number of exchanges that each worker holds, and of events, open exchanges and recent
-    /// upstream exchanges that the tracker keeps, each.
+    /// Maximum number of exchanges that each worker holds, and of open exchanges and recent upstream
+    /// exchanges that the tracker keeps, each.
     pub capacity: usize,
 }
 
@@ -51,5 +52,12 @@ impl Config {
     #[must_use]
     pub fn hold_ns(&self) -> u64 {
         u64::try_from(self.hold.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Returns the maximum number of events that wait for a worker that has not read so far: an exchange
+    /// has two or three, and those of several workers wait.
+    #[must_use]
+    pub const fn max_events(&self) -> usize {
+        self.capacity.saturating_mul(4)
     }
 }

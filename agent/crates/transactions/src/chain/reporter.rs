@@ -175,6 +175,7 @@ impl ChainReporter {
             return None;
         }
         let at_ns = answered.map_or(self.read_up_to_ns, |(response, _)| response.at_ns);
+        let answered_ns = transaction.sightings.response_ns.unwrap_or(at_ns);
         let source = (by_resolver && answered.is_some()).then_some(AnswerSource::UNKNOWN);
         let response = answered.map(|(response, cgroup)| Response {
             cgroup,
@@ -184,7 +185,14 @@ impl ChainReporter {
             targets: names::targets(&response.message, &shared.hasher),
         });
         let (record, gap) = (transaction.id, transaction.capture_gap);
-        self.events.push(Event::Closed(Closed { record, at_ns, server, gap, response }));
+        self.events.push(Event::Closed(Closed {
+            record,
+            at_ns,
+            answered_ns,
+            server,
+            gap,
+            response,
+        }));
         Some(Chain { source, ..Chain::default() })
     }
 

@@ -17,8 +17,8 @@ use hashbrown::HashMap;
 use super::{
     Names, Related,
     event::{Closed, Response},
+    fetched::Fetched,
     names::{MAX_TARGETS, question},
-    roles::RecentSet,
     upstream::{MAX_CLIENTS, Upstream, Upstreams},
 };
 use crate::pair::{AnswerSource, AnsweredFrom, RecordId, Served};
@@ -57,8 +57,7 @@ pub(super) struct Resolver {
     upstreams: Upstreams,
     /// Questions that were answered last: a refresh of the cache repeats one of them.
     answered: VecDeque<u64>,
-    /// Questions that were answered upstream: some servers set the flag AA in cached answers too.
-    fetched: RecentSet,
+    fetched: Fetched,
     /// Messages may have been missed up to this time.
     gap_until_ns: u64,
     /// It has sent a query since capture on an interface last began or ended.
@@ -101,7 +100,7 @@ impl Resolver {
             clients_by_name: HashMap::new(),
             upstreams: Upstreams::default(),
             answered: VecDeque::new(),
-            fetched: RecentSet::new(),
+            fetched: Fetched::default(),
             gap_until_ns: 0,
             is_captured: true,
         }
@@ -179,7 +178,9 @@ impl Resolver {
         upstream.closed_ns = Some(at_ns);
         let (served, clients) = (upstream.served(), upstream.clients.clone());
         if let Some(response) = response {
-            self.fetched.note(question(upstream.names.name, upstream.names.kind));
+            if response.authoritative {
+                self.fetched.note(&upstream.names);
+            }
             for client in &clients {
                 self.note_upstream_response(client, record, at_ns, &response.targets);
             }
@@ -196,28 +197,41 @@ impl Resolver {
     pub(super) fn close_client(&mut self, closed: &Closed) -> Option<AnswerSource> {
         let response = closed.response.as_ref();
         for target in response.iter().flat_map(|response| &response.targets) {
-            self.attach_named(&closed.record, *target, closed.at_ns);
+            self.attach_named(&closed.record, *target, closed.answered_ns);
         }
         let client = self.remove_client(&closed.record);
         let response = response?;
         let Some(mut client) = client else { return Some(AnswerSource::UNKNOWN) };
-        self.leave_unfinished(&closed.record, &mut client);
+        self.leave_unfinished(&closed.record, closed.answered_ns, &mut client);
         let is_captured = !closed.gap
             && !client.is_partial
             && client.opened_ns > self.gap_until_ns
             && self.is_captured
             && closed.at_ns.saturating_sub(self.last_upstream_ns) <= CAPTURED_NS;
-        let asked = question(client.names.name, client.names.kind);
-        let is_own = response.authoritative && !self.fetched.contains(asked)
-            || REFUSALS.contains(&response.rcode);
-        Some(client.source(closed.at_ns, response.rcode, is_captured, is_own))
+        let stored = self.stored(&client.names, response);
+        Some(client.source(closed.answered_ns, response.rcode, is_captured, stored))
     }
 
-    /// Detaches a client from upstream exchanges that it would have waited for, but was answered before
-    /// they were: from the cache, while that was refreshed.
-    fn leave_unfinished(&mut self, record: &RecordId, client: &mut Client) {
+    /// Returns where an answer came from if the resolver queried no other server for it.
+    fn stored(&mut self, names: &Names, response: &Response) -> AnsweredFrom {
+        if REFUSALS.contains(&response.rcode) {
+            AnsweredFrom::Local
+        } else if !response.authoritative || self.fetched.contains(names) {
+            AnsweredFrom::Cache
+        } else if self.fetched.contains_sibling(names) {
+            // Fetched before the resolver was known, or a name of its own in a zone of others.
+            AnsweredFrom::Ambiguous
+        } else {
+            AnsweredFrom::Local
+        }
+    }
+
+    /// Detaches a client from upstream exchanges that it would have waited for, but was answered at
+    /// `answered_ns` before they were: from the cache, while that was refreshed.
+    fn leave_unfinished(&mut self, record: &RecordId, answered_ns: u64, client: &mut Client) {
         client.spans.retain(|span| {
-            let has_left = span.is_joined && span.closed_ns.is_none();
+            let is_answered = span.closed_ns.is_some_and(|closed_ns| closed_ns <= answered_ns);
+            let has_left = span.opened_ns > answered_ns || span.is_joined && !is_answered;
             if has_left && let Some(upstream) = self.upstreams.get_mut(&span.upstream) {
                 upstream.clients.retain(|other| other != record);
             }
@@ -361,9 +375,15 @@ impl Resolver {
 }
 
 impl Client {
-    /// `is_captured` says that all of the resolver's messages were, `is_own` that it answered from its own
-    /// data or rules unless it queried another server.
-    fn source(&self, at_ns: u64, rcode: u16, is_captured: bool, is_own: bool) -> AnswerSource {
+    /// `is_captured` says that all of the resolver's messages were, and `stored` where the answer came from
+    /// if it queried no other server for it.
+    fn source(
+        &self,
+        at_ns: u64,
+        rcode: u16,
+        is_captured: bool,
+        stored: AnsweredFrom,
+    ) -> AnswerSource {
         let is_evidence = |span: &&Span| {
             span.closed_ns
                 .is_some_and(|closed_ns| closed_ns <= at_ns && closed_ns >= self.opened_ns)
@@ -377,10 +397,8 @@ impl Client {
             AnsweredFrom::Unknown
         } else if evidence().next().is_some() {
             AnsweredFrom::Ambiguous
-        } else if is_own {
-            AnsweredFrom::Local
         } else {
-            AnsweredFrom::Cache
+            stored
         };
         let upstream_ns = self.covered_ns(at_ns);
         AnswerSource {

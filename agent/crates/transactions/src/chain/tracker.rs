@@ -18,6 +18,10 @@ use crate::pair::{AnswerSource, Chain, RecordId, SearchStep, Served};
 /// Difference in nanoseconds by which the items of a ring may be out of order.
 const DISORDER_NS: u64 = 100_000;
 
+/// Maximum time in nanoseconds that an upstream exchange waits for a client that names it: a client whose
+/// cached CNAME record points to its name, which only the answer shows.
+const UNDECIDED_NS: u64 = 150_000_000;
+
 /// Counts of the tracker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ChainCounts {
@@ -185,30 +189,42 @@ impl Tracker {
             let at_ns = first.at_ns;
             let is_complete = at_ns <= complete_ns;
             let is_overdue = overdue_ns.is_some_and(|overdue_ns| at_ns <= overdue_ns);
-            if !is_complete && !is_overdue && self.queue.len() <= self.config.capacity {
+            if !is_complete && !is_overdue && self.queue.len() <= self.config.max_events() {
                 break;
             }
             if !is_complete {
                 self.forced += 1;
-                self.resolvers.all_mut().for_each(|resolver| resolver.note_gap(at_ns));
+                self.note_gap(at_ns);
             }
             self.decide(at_ns);
             let Some(Reverse(Queued { worker, event: QueuedEvent(event), .. })) = self.queue.pop()
             else {
                 break;
             };
-            match event {
-                Event::Opened(opened) => self.open(opened, note),
-                Event::Closed(closed) => self.close(worker, &closed, note),
-                Event::Gap { until_ns, .. } => {
-                    self.resolvers.all_mut().for_each(|resolver| resolver.note_gap(until_ns));
-                }
-                Event::Switched { at_ns } => {
-                    self.resolvers.all_mut().for_each(|resolver| resolver.note_switched(at_ns));
-                }
-            }
+            self.apply(worker, event, note);
         }
         self.decide(complete_ns.max(overdue_ns.unwrap_or(0)));
+    }
+
+    fn apply(
+        &mut self,
+        worker: usize,
+        event: Event,
+        note: &mut impl FnMut((&[std::net::IpAddr], u64)),
+    ) {
+        match event {
+            Event::Opened(opened) => self.open(opened, note),
+            Event::Closed(closed) => self.close(worker, &closed, note),
+            Event::Gap { until_ns, .. } => self.note_gap(until_ns),
+            Event::Switched { at_ns } => {
+                self.resolvers.all_mut().for_each(|resolver| resolver.note_switched(at_ns));
+            }
+        }
+    }
+
+    /// Messages of any resolver may have been missed up to this time.
+    fn note_gap(&mut self, until_ns: u64) {
+        self.resolvers.all_mut().for_each(|resolver| resolver.note_gap(until_ns));
     }
 
     fn open(&mut self, opened: Opened, note: &mut impl FnMut((&[std::net::IpAddr], u64))) {
@@ -229,7 +245,7 @@ impl Tracker {
             return;
         }
         if self.open.len() >= capacity {
-            self.resolvers.all_mut().for_each(|resolver| resolver.note_gap(at_ns));
+            self.note_gap(at_ns);
             return;
         }
         // The client first: a resolver that forwards to another may answer from both sides at once.
@@ -279,7 +295,8 @@ impl Tracker {
                     && self.undecided.len() < self.config.capacity
                     && let Some(resolver) = sender
                 {
-                    let due_ns = at_ns.saturating_add(self.config.hold_ns() / 2);
+                    let wait_ns = UNDECIDED_NS.min(self.config.hold_ns() / 2);
+                    let due_ns = at_ns.saturating_add(wait_ns);
                     self.undecided.push_back(Undecided {
                         due_ns,
                         worker,

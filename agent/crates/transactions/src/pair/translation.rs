@@ -62,6 +62,9 @@ pub struct Sightings {
     pub messages: u32,
     /// The socket that sent the response, as far as only another sighting saw it.
     pub responder: Sender,
+    /// Time of the response after all translation, nearest to the server, in CLOCK_MONOTONIC
+    /// nanoseconds; `None` if it was seen under one flow.
+    pub response_ns: Option<u64>,
 }
 
 impl Sightings {
@@ -75,6 +78,7 @@ impl Sightings {
             count: 1,
             messages: 0,
             responder: Sender::UNKNOWN,
+            response_ns: None,
         }
     }
 

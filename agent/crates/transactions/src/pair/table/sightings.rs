@@ -333,6 +333,10 @@ impl Merged {
                 Some(held) if held.response.sender.is_known() => held.response.sender,
                 _ => self.sightings.responder,
             },
+            response_ns: match &slot.links.held {
+                Some(held) => Some(held.response.at_ns),
+                None => self.sightings.response_ns,
+            },
         };
         self.copies += slot.query_count + slot.copy_count;
         self.anomalies = self.anomalies.and(slot.anomalies);

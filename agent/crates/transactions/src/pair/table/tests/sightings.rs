@@ -95,6 +95,7 @@ struct Recorded {
     backend: Option<SocketAddr>,
     translated: Option<SocketAddr>,
     count: u32,
+    inner_response_ns: Option<u64>,
     copies: u32,
     query_count: u32,
     related: Option<Related>,
@@ -222,6 +223,7 @@ fn note(
         backend: sightings.backend(&transaction.flow),
         translated: sightings.translated_client(&transaction.flow),
         count: sightings.count,
+        inner_response_ns: sightings.response_ns,
         copies: transaction.copy_count,
         query_count: transaction.query_count,
         related: transaction.related,
@@ -256,6 +258,7 @@ fn a_service_and_its_backend_are_one_record() {
         assert_eq!((record.outcome, record.nat, record.count), ("MATCHED", Nat::Destination, 2));
         assert_eq!((record.backend, record.translated), (Some(backend()), None));
         assert_eq!((record.query_count, record.copies, record.has_gap), (1, 1, false));
+        assert_eq!(record.inner_response_ns, Some(20 * SECOND + MS));
     }
 }
 
