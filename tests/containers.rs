@@ -1,6 +1,9 @@
 //! Containers by the cgroups of their sockets: on a real kernel, with cgroups that are named as
 //! container runtimes name them, and without an API server.
 
+#[path = "containers/processes.rs"]
+mod processes;
+
 use std::{collections::HashMap, net::IpAddr, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};

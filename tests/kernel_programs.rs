@@ -139,7 +139,8 @@ fn expected_header(
         gso_size: 0,
         fragment_offset: found.fragment_offset,
         tunnel: found.tunnel,
-        reserved: [0; 3],
+        reserved: 0,
+        reserved_2: 0,
         // A test run gives an skb a socket of its own, of which the caller knows nothing.
         sender_uid: if is_skb { actual.sender_uid } else { 0 },
         sender_cgroup: if is_skb { actual.sender_cgroup } else { 0 },

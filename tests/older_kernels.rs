@@ -34,6 +34,8 @@ fn over_tcp(parts: &[&[u8]]) -> Vec<u8> {
 #[derive(Debug, Default)]
 struct Captured {
     status: String,
+    /// Process of the client.
+    pid: u32,
     log: Vec<String>,
     records: Vec<Value>,
 }
@@ -65,6 +67,7 @@ fn capture(series: &str) -> Result<(Vec<String>, [Captured; 2])> {
             ("kernel", _) => release = Some(rest.to_owned()),
             ("doctor", _) => doctor.push(rest.to_owned()),
             ("status", Some(at)) => rest.clone_into(&mut at.status),
+            ("pid", Some(at)) => at.pid = rest.parse()?,
             ("log", Some(at)) => at.log.push(rest.to_owned()),
             ("record", Some(at)) => at.records.push(serde_json::from_str(rest)?),
             _ => {}
@@ -107,6 +110,9 @@ fn check(captured: &Captured, ingress: &str, egress: &str) {
     assert_eq!(record["client_container_id"], container, "{record}");
     assert_eq!(record["client_user_id"].is_u64(), at_tc, "{record}");
     assert_eq!(record["server_user_id"], 0, "{record}");
+    let process =
+        if at_tc { [captured.pid.into(), "nc".into()] } else { [Value::Null, Value::Null] };
+    assert_eq!([&record["client_pid"], &record["client_command"]], process.each_ref(), "{record}");
 }
 
 #[test]

@@ -87,6 +87,8 @@ fn fastavro_reads_earlier_versions_as_this_version() -> Result<()> {
                 ("nat", json!("NONE")),
                 ("sighting_count", json!(1)),
                 ("exchange_id", Value::Null),
+                ("client_pid", Value::Null),
+                ("client_command", Value::Null),
                 ("observation", json!("UNKNOWN")),
                 ("answered_from", Value::Null),
                 ("upstream_count", Value::Null),
@@ -147,7 +149,7 @@ fn fastavro_reads_the_same_values_from_both_profiles() -> Result<()> {
         std::iter::once(&message[..]),
     )?;
     let (full, flat) = (&full[0], flat[0].as_object().context("a record")?);
-    assert_eq!(flat.len(), 162);
+    assert_eq!(flat.len(), 164);
     let us = full["query_time"].as_i64().context("a time")?;
     for (field, value) in flat {
         let expected = match field.as_str() {
@@ -226,7 +228,7 @@ fn duckdb_takes_the_tables_and_the_records_of_both_profiles() -> Result<()> {
              FROM dns_transactions WHERE outcome = 'MATCHED')",
         ],
     )?;
-    assert_eq!(flat[0], [json!({"columns": 162, "comments": 162})]);
+    assert_eq!(flat[0], [json!({"columns": 164, "comments": 164})]);
     assert_eq!(flat[1].len(), 3);
     assert_eq!(
         flat[1][0],
@@ -249,7 +251,7 @@ fn duckdb_takes_the_tables_and_the_records_of_both_profiles() -> Result<()> {
             "SELECT answers[1].rdata AS rdata, query_time FROM dns_transactions WHERE outcome = 'MATCHED'",
         ],
     )?;
-    assert_eq!(full[0], [json!({"columns": 149, "comments": 149})]);
+    assert_eq!(full[0], [json!({"columns": 151, "comments": 151})]);
     assert_eq!(
         full[1],
         [json!({"rdata": "192.0.2.80", "query_time": "2023-11-14T22:13:20.001000+00:00"})]

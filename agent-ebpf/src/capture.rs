@@ -268,7 +268,7 @@ fn parse_outer<F: Frame, P: Packet>(
 }
 
 #[inline(always)]
-fn in_set(set: PortSet, port: u16) -> bool {
+pub(crate) fn in_set(set: PortSet, port: u16) -> bool {
     let (word, bit) = port_bit(set, port);
     PORTS.get(word).is_some_and(|bits| bits & bit != 0)
 }

@@ -63,7 +63,19 @@ pub(crate) fn launder(value: u64) -> u64 {
 #[inline(always)]
 pub(crate) fn scrub(value: u64, unknown: u32) -> u64 {
     let unknown = u64::from(unknown);
-    launder(launder(value ^ unknown) ^ unknown)
+    let scrubbed: u64;
+    // In assembler, since LLVM would drop both.
+    // SAFETY: it changes a register, and back. `inout` keeps the two apart, even if they are equal.
+    unsafe {
+        asm!(
+            "{0} ^= {1}",
+            "{0} ^= {1}",
+            inout(reg) value => scrubbed,
+            in(reg) unknown,
+            options(pure, nomem, nostack),
+        );
+    }
+    scrubbed
 }
 
 /// Copies a packet into the ring of its flow.
@@ -142,7 +154,8 @@ fn record_header<P: Packet>(
         gso_size: gso_size as u16,
         fragment_offset: headers.fragment_offset,
         tunnel: headers.tunnel,
-        reserved: [0; 3],
+        reserved: 0,
+        reserved_2: 0,
         sender_uid: sender.uid,
         sender_cgroup: sender.cgroup,
         sender_socket: sender.socket,

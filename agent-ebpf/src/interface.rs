@@ -1,9 +1,10 @@
 //! Identifies the interface between the kernel programs and the agent.
 
 /// The sources that define what one side writes and the other reads.
-const SOURCES: [&[u8]; 4] = [
+const SOURCES: [&[u8]; 5] = [
     include_bytes!("counter.rs"),
     include_bytes!("headers/hash.rs"),
+    include_bytes!("process.rs"),
     include_bytes!("record.rs"),
     include_bytes!("settings.rs"),
 ];

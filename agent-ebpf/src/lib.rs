@@ -15,6 +15,7 @@ mod interface;
 pub mod counter;
 pub mod fragments;
 pub mod headers;
+pub mod process;
 pub mod record;
 pub mod settings;
 

@@ -2,7 +2,8 @@
 //!
 //! The verdict never depends on the packet: XDP returns `XDP_PASS` and TC returns `TC_ACT_UNSPEC`,
 //! which runs the next program of the chain, whatever the result of the capture. `TC_ACT_OK` would
-//! end the chain and keep the packet from a CNI's programs after ours.
+//! end the chain and keep the packet from a CNI's programs after ours. Programs at a cgroup let every
+//! system call proceed; the agent loads them only if records are to name processes.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 // For the inline assembly in emit.rs; the build sets RUSTC_BOOTSTRAP=1.
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
@@ -16,6 +17,8 @@ mod emit;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
+mod processes;
+#[cfg(target_arch = "bpf")]
 mod tc;
 #[cfg(target_arch = "bpf")]
 mod xdp;
@@ -24,12 +27,15 @@ mod xdp;
 mod entry {
     use aya_ebpf::{
         bindings::{TC_ACT_UNSPEC, xdp_action::XDP_PASS},
-        macros::{classifier, xdp},
-        programs::{TcContext, XdpContext},
+        macros::{cgroup_sock_addr, classifier, xdp},
+        programs::{SockAddrContext, TcContext, XdpContext},
     };
     use tap53_ebpf::settings::Direction;
 
-    use crate::{capture::capture, tc::Skb, xdp::XdpBuffer};
+    use crate::{capture::capture, processes::remember, tc::Skb, xdp::XdpBuffer};
+
+    /// Verdict of a program at a cgroup: the system call proceeds. 0 would fail it.
+    const PROCEED: i32 = 1;
 
     /// XDP for devices that may pass packets in several buffers (kernel 5.18).
     #[xdp(frags)]
@@ -61,6 +67,42 @@ mod entry {
     fn tap53_tc_egress(ctx: TcContext) -> i32 {
         capture(&Skb::new(&ctx, Direction::Egress));
         TC_ACT_UNSPEC
+    }
+
+    /// `connect` to an IPv4 address, over UDP or TCP.
+    #[cgroup_sock_addr(connect4)]
+    #[inline(always)]
+    fn tap53_connect4(ctx: SockAddrContext) -> i32 {
+        // SAFETY: the context is the program's own.
+        unsafe { remember(ctx.sock_addr) };
+        PROCEED
+    }
+
+    /// `connect` to an IPv6 address, over UDP or TCP.
+    #[cgroup_sock_addr(connect6)]
+    #[inline(always)]
+    fn tap53_connect6(ctx: SockAddrContext) -> i32 {
+        // SAFETY: as above.
+        unsafe { remember(ctx.sock_addr) };
+        PROCEED
+    }
+
+    /// `sendto`, `sendmsg` or `sendmmsg` over UDP to an IPv4 address that the call names.
+    #[cgroup_sock_addr(sendmsg4)]
+    #[inline(always)]
+    fn tap53_sendmsg4(ctx: SockAddrContext) -> i32 {
+        // SAFETY: as above.
+        unsafe { remember(ctx.sock_addr) };
+        PROCEED
+    }
+
+    /// The same to an IPv6 address.
+    #[cgroup_sock_addr(sendmsg6)]
+    #[inline(always)]
+    fn tap53_sendmsg6(ctx: SockAddrContext) -> i32 {
+        // SAFETY: as above.
+        unsafe { remember(ctx.sock_addr) };
+        PROCEED
     }
 
     /// The helpers that write rings and read the clock require a GPL-compatible program.

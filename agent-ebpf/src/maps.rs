@@ -13,6 +13,7 @@
 //! | `RING_LOST`       | W         | 8 W                      | kernel                         |
 //! | `RING_WRITTEN`    | W         | 8 W                      | kernel; set by a worker that is going to sleep |
 //! | `DATAGRAMS`       | 4,096     | 512 Ki                   | kernel                         |
+//! | `PROCESSES`       | 1, or 65,536 | some 90 each          | kernel                         |
 //! | `SPECULATION`     | 1         | 16 for each CPU          | kernel                         |
 //! | `LOGGED_AT`       | 1         | 8                        | kernel                         |
 
@@ -25,6 +26,7 @@ use aya_ebpf::{
 use tap53_ebpf::{
     counter::Counters,
     fragments::DatagramKey,
+    process::Process,
     settings::{InterfaceSettings, NEAR_ENTRIES, NearSettings, PORT_WORDS},
 };
 
@@ -71,6 +73,11 @@ pub(crate) static RING_WRITTEN: Array<u64, 1> = Array::new();
 /// them. The kernel evicts the least recently used one.
 #[btf_map]
 pub(crate) static DATAGRAMS: LruHashMap<DatagramKey, u32, 4_096> = LruHashMap::new();
+
+/// Processes by the cookie of their socket. The agent reads an entry when it writes the record. The
+/// kernel evicts the oldest one.
+#[btf_map]
+pub(crate) static PROCESSES: LruHashMap<u64, Process, 1> = LruHashMap::new();
 
 /// Number of fragments of unknown datagrams that this CPU has captured recently.
 #[repr(C)]

@@ -87,13 +87,19 @@ impl Packet for Skb<'_> {
     #[inline(always)]
     fn sender(&self) -> Sender {
         let skb = self.skb().cast_mut();
-        // SAFETY: the context is the program's own.
-        let socket = unsafe { bpf_get_socket_cookie(skb.cast()) };
-        if socket == 0 {
+        // Most packets that arrive have no socket: the field (kernel 5.1) says so without a call.
+        // SAFETY: the context belongs to this run of the program.
+        if unsafe { (*skb).__bindgen_anon_2.sk }.is_null() {
             return Sender::UNKNOWN;
         }
-        // SAFETY: as above.
-        unsafe { Sender { socket, cgroup: bpf_skb_cgroup_id(skb), uid: bpf_get_socket_uid(skb) } }
+        // SAFETY: the context is the program's own.
+        unsafe {
+            Sender {
+                socket: bpf_get_socket_cookie(skb.cast()),
+                cgroup: bpf_skb_cgroup_id(skb),
+                uid: bpf_get_socket_uid(skb),
+            }
+        }
     }
 
     #[inline(always)]

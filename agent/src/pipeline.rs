@@ -11,6 +11,7 @@
 
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -20,7 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tap53_attribution::Directory;
+use tap53_attribution::{Directory, find_tree};
 use tap53_base::{
     clock::monotonic_ns,
     vitals::{Heartbeat, Liveness, WorkerTimings},
@@ -46,7 +47,7 @@ use tap53_transactions::{
 use tokio::sync::Notify;
 
 use crate::{
-    config::{Config, Observations, PairConfig},
+    config::{Config, ContainersConfig, Observations, PairConfig},
     ending::{self, EndWait, Verdict},
     tail::Tails,
     telemetry::{DataPath, WorkerView},
@@ -130,8 +131,8 @@ impl Pipeline {
         stop: &Arc<Notify>,
     ) -> Result<Self, Error> {
         let sinks = sink::build(&config.sinks, &config.node, config.telemetry.enabled, stop)?;
-        let capture::Loaded { rings, ring_lost, doorbells, names, kernel_log } =
-            capture.load(&config.capture)?;
+        let capture::Loaded { rings, ring_lost, doorbells, names, kernel_log, processes } =
+            capture.load(&config.capture, cgroups_of_processes(&config.containers))?;
         // By a thread without privileges, as the workers are: kernel 5.19.
         ring_lost.get(0).inspect_err(|_| {
             tracing::error!(
@@ -147,6 +148,7 @@ impl Pipeline {
             max_record_bytes: config.record.max_bytes,
             rules: rules.clone(),
             owners: owners.clone(),
+            processes,
             chains: config.chains.tracker().map(|tracker| Chains::new(tracker, rings.len())),
             dns_metrics: dns_metrics(config),
             ..Shared::new(&config.node, names)
@@ -457,6 +459,21 @@ impl Running {
 
 /// Closes a sink on a separate thread: an abandoned worker may block in it, and hold a lock that
 /// closing waits for.
+/// Returns the tree of all cgroups if processes are to be followed by it.
+fn cgroups_of_processes(config: &ContainersConfig) -> Option<PathBuf> {
+    if !config.processes {
+        return None;
+    }
+    let tree = find_tree(&config.cgroup_root).inspect_err(|reason| {
+        tracing::warn!(
+            event = "processes_unavailable",
+            error = reason,
+            "records do not name the processes of clients"
+        );
+    });
+    tree.ok().map(|(root, _)| root)
+}
+
 fn close_on_own_thread(sink: &Named, deadline: Duration) {
     let (closed, is_closed) = mpsc::channel::<()>();
     let name = sink.name.clone();

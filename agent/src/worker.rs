@@ -24,7 +24,7 @@ use tap53_base::{
     vitals::{Heartbeat, Tally, WITHIN, WorkerTimings},
 };
 use tap53_capture::{
-    capture::RingLost,
+    capture::{Processes, RingLost},
     interfaces::Names,
     ring::{Drain, Waker},
 };
@@ -62,6 +62,8 @@ pub struct Shared {
     pub rules: Arc<RulesInForce>,
     /// Owners of addresses over time.
     pub owners: Directory,
+    /// Processes that use sockets, if records name them.
+    pub processes: Option<Processes>,
     /// Set if each message becomes a record, instead of each transaction.
     pub each_message: bool,
     /// Chains behind answers, if the configuration enables them.
@@ -87,6 +89,7 @@ impl Shared {
             max_record_bytes: encode::DEFAULT_MAX_BYTES,
             rules: Arc::default(),
             owners: Directory::default(),
+            processes: None,
             each_message: false,
             chains: None,
             tails: Tails::default(),

@@ -32,7 +32,7 @@ for module in veth sch_ingress cls_bpf; do insmod /modules/$module.ko || echo "n
 # The client's container.
 container=/cgroups/docker/$(cat /container)
 mkdir -p $container
-echo "containers: {cgroup_root: /cgroups}" >/tmp/tap53.yaml
+echo "containers: {cgroup_root: /cgroups, processes: true}" >/tmp/tap53.yaml
 
 for hook in tc xdp; do
     echo "tap53-test hook $hook"
@@ -48,7 +48,7 @@ for hook in tc xdp; do
         /bin/ip netns exec server netstat -ltn | grep -q ':53 ' && break
         usleep 50000
     done
-    sh -c "echo \$\$ >$container/cgroup.procs; exec nc -w 10 198.51.100.2 53 </query >/dev/null"
+    sh -c "echo \$\$ >$container/cgroup.procs; echo tap53-test pid \$\$; exec nc -w 10 198.51.100.2 53 </query >/dev/null"
     # The record is written when query and response have met.
     for attempt in $(seq 100); do
         grep -q qname $records && break

@@ -18,11 +18,23 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("tap53_xdp", "xdp"),
     ("tap53_tc_ingress", "classifier"),
     ("tap53_tc_egress", "classifier"),
+    ("tap53_connect4", "cgroup/connect4"),
+    ("tap53_connect6", "cgroup/connect6"),
+    ("tap53_sendmsg4", "cgroup/sendmsg4"),
+    ("tap53_sendmsg6", "cgroup/sendmsg6"),
 ];
 
 /// Maps that the agent sizes, writes or reads.
-const MAPS: &[&str] =
-    &["INTERFACES", "COUNTERS", "PORTS", "RINGS", "RING_LOST", "RING_WRITTEN", "AYA_LOGS"];
+const MAPS: &[&str] = &[
+    "INTERFACES",
+    "COUNTERS",
+    "PORTS",
+    "PROCESSES",
+    "RINGS",
+    "RING_LOST",
+    "RING_WRITTEN",
+    "AYA_LOGS",
+];
 
 /// Globals that the agent sets at load.
 const GLOBALS: &[&str] = &["RING_COUNT", "WAKEUP_BYTES", "KERNEL_LOG"];

@@ -211,7 +211,8 @@ impl FileHook {
             gso_size: 0,
             fragment_offset: headers.fragment_offset,
             tunnel: headers.tunnel,
-            reserved: [0; 3],
+            reserved: 0,
+            reserved_2: 0,
             // A capture file does not know which socket sent a packet.
             sender_uid: 0,
             sender_cgroup: 0,

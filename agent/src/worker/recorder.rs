@@ -5,13 +5,14 @@ use std::{sync::Arc, time::Instant};
 use hashbrown::HashMap;
 use tap53_attribution::{Endpoint, Reader};
 use tap53_base::amount::Amount;
-use tap53_capture::interfaces::Names;
+use tap53_capture::{capture::Processes, interfaces::Names};
 use tap53_dns::Flow;
-use tap53_ebpf::record::Sender;
+use tap53_ebpf::{process, record::Sender};
 use tap53_insight::{DnsCounter, DnsMetrics};
 use tap53_ledger::{EndpointCounts, MessageLoss, Published, SinkLoss, WorkerCounts, chain::Chain};
 use tap53_records::encode::{
-    self, Batch, Clock, Encode, NodeRole, NodeTag, Observer, Portion, Profile, Record,
+    self, Batch, Clock, Encode, NodeRole, NodeTag, Observer, Portion, Process, Profile, Provenance,
+    Record,
 };
 use tap53_sinks::Named;
 use tap53_transactions::{
@@ -63,6 +64,8 @@ pub(super) struct Recorder {
     /// Records since the last delivery to the sinks.
     recorded: Amount,
     owners: Reader,
+    /// Processes that use sockets, if records name them.
+    processes: Option<Processes>,
     /// Set if the owners have changed since the pending transactions were last checked.
     owners_changed: bool,
     pending: PendingTransactions,
@@ -133,6 +136,7 @@ impl Recorder {
             published,
             recorded: Amount::default(),
             owners: shared.owners.reader(),
+            processes: shared.processes.clone(),
             owners_changed: false,
             pending: PendingTransactions::new(chains.as_ref().map_or(0, |it| it.config().capacity)),
             chains: chains.map(|chains| chains.reporter(ids.worker().into())),
@@ -295,6 +299,9 @@ impl Recorder {
             }
             _ => observer,
         };
+        let process = self.process_of(query);
+        let command = process.as_ref().map(|it| String::from_utf8_lossy(it.command()));
+        let process = process.as_ref().zip(command.as_deref());
         let mut portion = Portion::ALL;
         let record = Record {
             observer,
@@ -306,7 +313,10 @@ impl Recorder {
             transaction,
             client: client.owner,
             server: server.owner,
-            client_provenance: client.provenance,
+            client_provenance: Provenance {
+                process: process.map(|(process, command)| Process { pid: process.pid, command }),
+                ..client.provenance
+            },
             server_provenance: server.provenance,
             node_role,
             portion: &Portion::ALL,
@@ -323,6 +333,12 @@ impl Recorder {
         if self.outputs.iter().any(|output| output.batch.bytes().len() >= BATCH_BYTES) {
             self.deliver_early(counts.records_numbered);
         }
+    }
+
+    /// Returns the process that sent a query, if records name processes and it is known.
+    #[inline]
+    fn process_of(&self, query: Sender) -> Option<process::Process> {
+        self.processes.as_ref().filter(|_| query.is_known())?.of(query.socket)
     }
 
     /// Copies the names of interfaces that have changed, which is rare.

@@ -100,6 +100,7 @@ impl Path {
             max_record_bytes: MAX_RECORD_BYTES,
             rules: Arc::default(),
             owners: Directory::default(),
+            processes: None,
             each_message: false,
             tails: Default::default(),
             ending: Arc::default(),

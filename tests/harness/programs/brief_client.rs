@@ -1,11 +1,15 @@
 //! A client that sends queries and ends without waiting for responses:
-//! `brief-client <udp|connected|tcp|sendmmsg> <server> <name>...`
+//! `brief-client <udp|connected|tcp|sendmmsg|shared> <server> <name>...`
+//!
+//! With `shared`, a process sends one query and then has another one send the rest from the same socket,
+//! which is its standard input: `brief-client inherited`.
 
 use std::{
     env,
-    io::{IoSlice, Write},
+    io::{self, IoSlice, Write},
     net::{SocketAddr, TcpStream, UdpSocket},
-    os::fd::AsRawFd,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    process::Command,
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -15,7 +19,7 @@ use tap53_harness::dns;
 fn main() -> Result<()> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let [mode, server, names @ ..] = arguments.as_slice() else {
-        bail!("brief-client <udp|connected|tcp|sendmmsg> <server> <name>...");
+        bail!("brief-client <udp|connected|tcp|sendmmsg|shared> <server> <name>...");
     };
     let server = SocketAddr::new(server.parse().context("an address")?, 53);
     let queries: Vec<Vec<u8>> =
@@ -39,6 +43,22 @@ fn main() -> Result<()> {
             for query in &queries {
                 let length = u16::try_from(query.len())?.to_be_bytes();
                 stream.write_all(&[&length, query.as_slice()].concat())?;
+            }
+        }
+        "shared" => {
+            let ([query, ..], [_, rest @ ..]) = (queries.as_slice(), names) else {
+                bail!("no name");
+            };
+            let socket = bind(server)?;
+            socket.send_to(query, server)?;
+            let mut other = Command::new(env::current_exe()?);
+            other.arg("inherited").arg(server.ip().to_string()).args(rest);
+            ensure!(other.stdin(OwnedFd::from(socket)).status()?.success(), "{other:?} failed");
+        }
+        "inherited" => {
+            let socket = UdpSocket::from(io::stdin().as_fd().try_clone_to_owned()?);
+            for query in &queries {
+                socket.send_to(query, server)?;
             }
         }
         "sendmmsg" => send_at_once(&bind(server)?, server, &queries)?,

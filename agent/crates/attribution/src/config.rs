@@ -238,6 +238,8 @@ pub struct ContainersConfig {
     pub cgroup_root: PathBuf,
     /// Maximum number of cgroups in memory.
     pub max_cgroups: usize,
+    /// True if records name the processes of clients.
+    pub processes: bool,
 }
 
 impl ContainersConfig {
@@ -250,6 +252,8 @@ impl ContainersConfig {
             // A node of 256 pods has some 2,000, a few hundred bytes each; removed ones stay for a
             // while.
             max_cgroups: section.read("max_cgroups", whole_number(64..=1 << 20)).unwrap_or(16_384),
+            // It takes programs that run with each query, and a system call for each record.
+            processes: section.read("processes", boolean).unwrap_or(false),
         }
     }
 }

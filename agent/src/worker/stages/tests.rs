@@ -464,6 +464,7 @@ fn the_ledger_balances_at_every_step_of_a_slow_sink_even_within_a_batch() {
             max_record_bytes: encode::DEFAULT_MAX_BYTES,
             rules: Arc::default(),
             owners: Directory::default(),
+            processes: None,
             each_message: false,
             chains: None,
             tails: Default::default(),

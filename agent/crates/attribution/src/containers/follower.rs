@@ -199,7 +199,12 @@ mod tests {
     }
 
     fn config(root: &Path) -> ContainersConfig {
-        ContainersConfig { enabled: true, cgroup_root: root.to_owned(), max_cgroups: 100 }
+        ContainersConfig {
+            enabled: true,
+            cgroup_root: root.to_owned(),
+            max_cgroups: 100,
+            processes: false,
+        }
     }
 
     /// Waits until a reader knows a cgroup.

@@ -38,17 +38,19 @@ mod precedence;
 mod preflight;
 pub mod privilege;
 pub mod probe;
+mod processes;
 mod qdisc;
 mod settings;
 mod slots;
 mod thread;
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use aya::maps::{MapData, PerCpuArray};
 
 use attached::Attached;
 use object::{CountersValue, Programs};
+use processes::Followed;
 use settings::Settings;
 use slots::{Both, Retired, Slots};
 use tap53_base::clock::monotonic_ns;
@@ -63,6 +65,7 @@ pub use hook::{Attachment, Hook};
 pub use hook_owners::{HookOwners, Program, XdpAttached};
 pub use object::{KernelLog, OBJECT, Ring};
 pub use preflight::Preflight;
+pub use processes::Processes;
 pub use qdisc::{Filter, Qdisc};
 pub use thread::{CaptureThread, Counted, Loaded};
 
@@ -83,6 +86,7 @@ pub struct Capture {
     doorbells: Doorbells,
     rings: Vec<Ring>,
     kernel_log: Option<KernelLog>,
+    processes: Option<Followed>,
     slots: Slots,
     /// In the order in which they were attached.
     attached: Vec<Attached>,
@@ -116,6 +120,19 @@ impl Capture {
     /// [`Error::NotPermitted`] names the missing capability; [`Error::Verifier`] and
     /// [`Error::Kernel`] mean that this kernel lacks a feature that the programs need.
     pub fn load(config: &CaptureConfig) -> Result<Self, Error> {
+        Self::load_with_processes(config, None)
+    }
+
+    /// Does the same as [`Self::load`], and follows the processes that use sockets if `cgroups`, the
+    /// tree of all cgroups, is there. If the kernel cannot do that, it is logged.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::load`].
+    pub fn load_with_processes(
+        config: &CaptureConfig,
+        cgroups: Option<&Path>,
+    ) -> Result<Self, Error> {
         let object::Loaded {
             programs,
             settings,
@@ -124,7 +141,8 @@ impl Capture {
             doorbells,
             rings,
             kernel_log,
-        } = object::load(config)?;
+            processes,
+        } = object::load(config, cgroups)?;
         match clsact::sweep() {
             Ok(swept) => {
                 for ifindex in swept {
@@ -151,6 +169,7 @@ impl Capture {
             doorbells,
             rings,
             kernel_log,
+            processes,
             slots: Slots::new(config.max_interfaces),
             attached: Vec::new(),
             retired: Retired::default(),
@@ -358,6 +377,12 @@ impl Capture {
     #[must_use]
     pub fn ring_lost(&self) -> RingLost {
         self.ring_lost.clone()
+    }
+
+    /// Returns the processes that use sockets, if they are followed.
+    #[must_use]
+    pub fn processes(&self) -> Option<Processes> {
+        self.processes.as_ref().map(|followed| followed.processes.clone())
     }
 
     /// Returns the doorbells, by which the workers request a wake-up from the kernel.

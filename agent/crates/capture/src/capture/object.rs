@@ -1,6 +1,9 @@
 //! Loads the BPF object: globals, map sizes, rings, programs.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::{
+    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+    path::Path,
+};
 
 use aya::{
     Ebpf, EbpfLoader, Pod,
@@ -16,7 +19,11 @@ use tap53_ebpf::{
     settings::{Direction, PORT_WORDS, Ports},
 };
 
-use super::{Error, RingLost, settings::Settings};
+use super::{
+    Error, RingLost,
+    processes::{self, Followed},
+    settings::Settings,
+};
 use crate::{capture::config::CaptureConfig, ring::Doorbells};
 
 /// The BPF object that `cargo xtask build-ebpf` has built, an ELF file.
@@ -90,6 +97,8 @@ pub(super) struct Loaded {
     pub(super) doorbells: Doorbells,
     pub(super) rings: Vec<Ring>,
     pub(super) kernel_log: Option<KernelLog>,
+    /// The processes of sockets, if they are to be known and can be.
+    pub(super) processes: Option<Followed>,
 }
 
 /// Returns an error if the object was built from other sources of the interface than this agent.
@@ -114,7 +123,9 @@ fn interface_of(object: &[u8]) -> Option<u64> {
     Some(u64::from_le_bytes(section.data().ok()?.try_into().ok()?))
 }
 
-pub(super) fn load(config: &CaptureConfig) -> Result<Loaded, Error> {
+/// Loads the object. The processes that use sockets are followed if `cgroups`, the tree of all
+/// cgroups, is there.
+pub(super) fn load(config: &CaptureConfig, cgroups: Option<&Path>) -> Result<Loaded, Error> {
     check_interface(OBJECT)?;
     let entries = [
         ("INTERFACES", config.max_interfaces),
@@ -123,6 +134,7 @@ pub(super) fn load(config: &CaptureConfig) -> Result<Loaded, Error> {
         ("RINGS", config.workers),
         ("RING_LOST", config.workers),
         ("RING_WRITTEN", config.workers),
+        (processes::MAP, if cgroups.is_some() { processes::SOCKETS } else { 1 }),
     ];
     let wakeup_bytes = config.ring_bytes / WAKEUP_DIVISOR;
     let kernel_log = u8::from(config.kernel_log);
@@ -161,7 +173,23 @@ pub(super) fn load(config: &CaptureConfig) -> Result<Loaded, Error> {
         doorbells: Doorbells::new(take(&mut ebpf, "RING_WRITTEN")?),
         rings,
         kernel_log,
+        processes: cgroups.and_then(|cgroups| follow_processes(&mut ebpf, cgroups)),
     })
+}
+
+/// Follows the processes that use sockets. A kernel that cannot do it is logged: the records are
+/// complete but for two fields.
+fn follow_processes(ebpf: &mut Ebpf, cgroups: &Path) -> Option<Followed> {
+    let followed = processes::follow(ebpf, cgroups);
+    followed
+        .inspect_err(|error| {
+            tracing::warn!(
+                event = "processes_unavailable",
+                %error,
+                "records do not name the processes of clients"
+            );
+        })
+        .ok()
 }
 
 /// Borrows a map of the object and leaves it there: programs that are not loaded yet refer to the
@@ -183,7 +211,7 @@ pub(super) fn take<T: TryFrom<Map, Error = MapError>>(
     T::try_from(map).map_err(|error| Error::map(name, &error))
 }
 
-fn missing(what: &str, name: &str) -> Error {
+pub(super) fn missing(what: &str, name: &str) -> Error {
     Error::Object { reason: format!("has no {what} {name}: it was not built for this agent") }
 }
 

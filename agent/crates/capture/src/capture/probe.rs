@@ -22,7 +22,7 @@ const RING_BYTES: u32 = 128 << 10;
 pub fn load_programs(config: &CaptureConfig) -> Result<(), Error> {
     let small =
         CaptureConfig { workers: 1, ring_bytes: RING_BYTES, kernel_log: false, ..config.clone() };
-    object::load(&small).map(drop)
+    object::load(&small, None).map(drop)
 }
 
 /// Returns true if the kernel has TCX, by querying the chain of `lo`.

@@ -5,6 +5,7 @@
 //! else, without a capability (see [`tap53_base::privileges`]).
 
 use std::{
+    path::PathBuf,
     sync::{Arc, mpsc},
     thread::{self, JoinHandle},
 };
@@ -12,7 +13,9 @@ use std::{
 use tap53_base::privileges;
 use tap53_ebpf::counter::Counters;
 
-use super::{Attachment, Capture, Error, InterfaceCounters, KernelLog, Ring, RingLost, State};
+use super::{
+    Attachment, Capture, Error, InterfaceCounters, KernelLog, Processes, Ring, RingLost, State,
+};
 use crate::{
     capture::config::CaptureConfig,
     interfaces::config::Directions,
@@ -45,6 +48,8 @@ pub struct Loaded {
     pub names: Arc<Names>,
     /// The messages of the kernel programs, if they are configured.
     pub kernel_log: Option<KernelLog>,
+    /// The processes that use sockets, if they are followed.
+    pub processes: Option<Processes>,
 }
 
 impl CaptureThread {
@@ -73,16 +78,17 @@ impl CaptureThread {
         self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
-    /// Calls [`Capture::load`]; then the thread drops the privileges that only loading needs, if
+    /// Calls [`Capture::load_with_processes`]; then the thread drops the privileges that only loading needs, if
     /// the caller has dropped its own.
     ///
     /// # Errors
     ///
     /// Those of [`Capture::load`].
-    pub fn load(&self, config: &CaptureConfig) -> Result<Loaded, Error> {
+    pub fn load(&self, config: &CaptureConfig, cgroups: Option<PathBuf>) -> Result<Loaded, Error> {
         let config = config.clone();
         self.request(move |slot| {
-            let capture = slot.insert(Capture::load(&config)?);
+            let capture = Capture::load_with_processes(&config, cgroups.as_deref())?;
+            let capture = slot.insert(capture);
             privileges::keep_least(|| capture.can_read_maps());
             Ok(Loaded {
                 rings: capture.take_rings(),
@@ -90,6 +96,7 @@ impl CaptureThread {
                 doorbells: capture.doorbells(),
                 names: capture.names(),
                 kernel_log: capture.take_kernel_log(),
+                processes: capture.processes(),
             })
         })?
     }

@@ -45,7 +45,9 @@ pub use framing::{Fingerprint, frame, read_single_object, single_object_header, 
 pub use key::Key;
 pub use message::MessageLine;
 pub use node_role::NodeRole;
-pub use owner::{Attribution, Identity, NodeTag, Observer, Owner, OwnerSource, Provenance};
+pub use owner::{
+    Attribution, Identity, NodeTag, Observer, Owner, OwnerSource, Process, Provenance,
+};
 pub use portion::{DEFAULT_MAX_BYTES, LEAST_MAX_BYTES, Portion};
 pub use profile::Profile;
 pub use record::{Clock, Record, SCHEMA_VERSION};

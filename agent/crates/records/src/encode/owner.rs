@@ -263,7 +263,16 @@ impl OwnerSource {
     }
 }
 
-/// The evidence for the owner of one end, and the container and user of its socket.
+/// A process that sent a query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Process<'a> {
+    /// Its number in the first PID namespace of the machine.
+    pub pid: u32,
+    /// Name of its thread.
+    pub command: &'a str,
+}
+
+/// The evidence for the owner of one end, and the container, user and process of its socket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Provenance<'a> {
     /// Kind of evidence; `None` if attribution is off.
@@ -276,6 +285,8 @@ pub struct Provenance<'a> {
     pub container_name: Option<&'a str>,
     /// User of the socket.
     pub user_id: Option<u32>,
+    /// Process that uses the socket; of a client only.
+    pub process: Option<Process<'a>>,
 }
 
 /// Names of the fields that tell the provenance of one side.
@@ -310,6 +321,13 @@ impl Provenance<'_> {
         f.field(names[2], self.container_id.map(shortened))?;
         f.field(names[3], self.container_name.map(shortened))?;
         f.field(names[4], self.user_id.map(i64::from))
+    }
+
+    /// Hands the fields of the client's process to `f`.
+    #[inline(always)]
+    pub(super) fn process_fields<F: Fields>(&self, f: &mut F) -> Result<(), F::Error> {
+        f.field("client_pid", self.process.map(|process| i64::from(process.pid)))?;
+        f.field("client_command", self.process.map(|process| process.command))
     }
 }
 

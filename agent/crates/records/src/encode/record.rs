@@ -25,7 +25,7 @@ use super::{
 pub const SCHEMA_VERSION: i32 = 5;
 
 /// Number of fields of the record; a test compares it with the schema.
-const FIELDS: usize = 149;
+const FIELDS: usize = 151;
 
 /// Converts CLOCK_MONOTONIC, which the kernel timestamps packets with, to UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -259,6 +259,7 @@ impl<'a> Record<'a> {
         f.field("parse_status", Symbol::of_parse_status(self.parse_status()))?;
         self.client.fields(f, &owner::CLIENT)?;
         self.client_provenance.fields(f, &owner::CLIENT_PROVENANCE)?;
+        self.client_provenance.process_fields(f)?;
         self.server.fields(f, &owner::SERVER)?;
         self.server_provenance.fields(f, &owner::SERVER_PROVENANCE)?;
         f.field("query_wire", query.filter(|_| portion.query.wire).and_then(wire))?;

@@ -10,7 +10,7 @@ use tap53_transactions::{
     privacy::Policy,
 };
 
-use super::{Clock, NodeRole, Observer, Owner, OwnerSource, Portion, Provenance, Record};
+use super::{Clock, NodeRole, Observer, Owner, OwnerSource, Portion, Process, Provenance, Record};
 
 /// Names of the samples.
 pub const NAMES: [&str; 3] = ["matched", "unanswered", "response"];
@@ -120,6 +120,7 @@ pub fn with_record<T>(name: &str, each: impl FnOnce(&Record<'_>) -> T) -> T {
                 container_id: Some(CONTAINER),
                 container_name: Some("app"),
                 user_id: Some(65_532),
+                process: Some(Process { pid: 4_711, command: "app" }),
             },
         },
         server_provenance: Provenance {

@@ -22,7 +22,8 @@ use tap53_transactions::{
 };
 
 use crate::encode::{
-    Attribution, Clock, Identity, Observer, Owner, OwnerSource, Portion, Provenance, Record,
+    Attribution, Clock, Identity, Observer, Owner, OwnerSource, Portion, Process, Provenance,
+    Record,
 };
 
 /// The data that a record borrows.
@@ -47,6 +48,7 @@ struct ProvenanceParts {
     container_id: Option<String>,
     container_name: Option<String>,
     user_id: Option<u32>,
+    process: Option<(u32, String)>,
 }
 
 impl ProvenanceParts {
@@ -57,6 +59,7 @@ impl ProvenanceParts {
             container_id: self.container_id.as_deref(),
             container_name: self.container_name.as_deref(),
             user_id: self.user_id,
+            process: self.process.as_ref().map(|(pid, command)| Process { pid: *pid, command }),
         }
     }
 }
@@ -64,13 +67,15 @@ impl ProvenanceParts {
 fn provenance() -> impl Strategy<Value = ProvenanceParts> {
     let source = select(vec![None, Some(OwnerSource::Address), Some(OwnerSource::Socket)]);
     let texts = any::<[Option<String>; 2]>();
-    (source, any::<bool>(), texts, any::<Option<u32>>()).prop_map(
-        |(source, conflict, [container_id, container_name], user_id)| ProvenanceParts {
+    let process = option::of((any::<u32>(), "\\PC{0,11}"));
+    (source, any::<bool>(), texts, any::<Option<u32>>(), process).prop_map(
+        |(source, conflict, [container_id, container_name], user_id, process)| ProvenanceParts {
             source,
             conflict,
             container_id,
             container_name,
             user_id,
+            process,
         },
     )
 }
