@@ -28,6 +28,7 @@
 //!  verdict    ok, warn or fail: the results of doctor and probe
 //!  verify     verifies that records are as an agent wrote them
 //!  replay     capture files in place of hooks
+//!  version    version, revision and schema version of this program
 //! ```
 
 pub mod config;
@@ -48,3 +49,4 @@ pub mod verdict;
 pub mod verify;
 
 pub mod replay;
+pub mod version;

@@ -16,7 +16,7 @@ use tap53::{
     probe::{Config, SUFFIX, Transport, probe},
 };
 
-use super::{report, switch::Socket};
+use super::{output::Output, report, switch::Socket};
 
 /// Port of DNS (RFC 1035 §4.2).
 const DNS_PORT: u16 = 53;
@@ -54,9 +54,8 @@ pub(crate) struct Arguments {
     /// Longest wait for the response, and then for the record, such as 5s
     #[arg(long, value_name = "DURATION", value_parser = timeout, default_value = "5s")]
     timeout: Duration,
-    /// Format of the report
-    #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "text")]
-    output: report::Format,
+    #[command(flatten)]
+    output: Output,
     #[command(flatten)]
     socket: Socket,
 }

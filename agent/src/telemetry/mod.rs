@@ -16,6 +16,7 @@
 //! - **The server cannot block the agent**: it has its own thread without privileges, and limits on
 //!   connections, bytes and time. Its requests to the run loop are the same as those of an operator.
 
+mod conditions;
 pub mod config;
 mod data_path;
 mod families;
@@ -31,5 +32,5 @@ pub use self::log::{
 };
 pub use data_path::DataPath;
 pub(crate) use data_path::WorkerView;
-pub use health::Vitals;
+pub use health::{SinkReading, Vitals};
 pub use server::{Server, Sources};
