@@ -16,9 +16,6 @@ fn main() {
 
 /// Returns the commit that is checked out, and has the build repeated after the next one.
 fn of_checkout() -> Option<String> {
-    // Another project's repository may contain a copy of these sources without tracking them.
-    git(&["ls-files", "--error-unmatch", "build.rs"])?;
-    let revision = git(&["rev-parse", "--short=12", "HEAD"]).filter(|text| is_revision(text))?;
     let branch = git(&["symbolic-ref", "--quiet", "HEAD"]);
     for name in ["HEAD", "logs/HEAD", "packed-refs"].into_iter().chain(branch.as_deref()) {
         if let Some(path) = git(&["rev-parse", "--git-path", name])
@@ -27,7 +24,9 @@ fn of_checkout() -> Option<String> {
             println!("cargo::rerun-if-changed={path}");
         }
     }
-    Some(revision)
+    // Another project's repository may contain a copy of these sources without tracking them.
+    git(&["ls-files", "--error-unmatch", "build.rs"])?;
+    git(&["rev-parse", "--short=12", "HEAD"]).filter(|text| is_revision(text))
 }
 
 fn is_revision(text: &str) -> bool {
