@@ -485,7 +485,7 @@ impl Agent {
 
 fn describe(to: SwitchTo) -> String {
     match to {
-        SwitchTo::On(directions) => format!("enable, {directions:?}").to_lowercase(),
+        SwitchTo::On(directions) => format!("enable, {}", directions.name()),
         SwitchTo::Off { detach: false } => "disable".to_owned(),
         SwitchTo::Off { detach: true } => "disable and detach".to_owned(),
         SwitchTo::Reset => "reset".to_owned(),

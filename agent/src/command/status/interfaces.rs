@@ -68,11 +68,6 @@ pub(in super::super) fn interface_table(interfaces: &[InterfaceStatus]) -> Strin
         ["INTERFACE", "KIND", "WANTED", "BY", "FOR", "INGRESS", "EGRESS", "WHY"].map(Cell::from),
     ];
     for interface in interfaces {
-        let by = match interface.wanted_by {
-            WantedBy::File => "file",
-            WantedBy::Annotation => "annotation",
-            WantedBy::Command => "command",
-        };
         let color = if interface.is_as_wanted() { Color::Plain } else { Color::Bad };
         let switched = match interface.wanted_by {
             WantedBy::File => Color::Plain,
@@ -82,8 +77,8 @@ pub(in super::super) fn interface_table(interfaces: &[InterfaceStatus]) -> Strin
         rows.push([
             interface.name.as_str().into(),
             if interface.ifindex == 0 { "absent".into() } else { interface.kind.as_str().into() },
-            Cell::new(switched, wanted_text(interface.wanted)),
-            Cell::new(switched, by),
+            Cell::new(switched, interface.wanted.map_or("off", Directions::name)),
+            Cell::new(switched, interface.wanted_by.name()),
             Cell::new(switched, lasts),
             actual_cell(&interface.ingress),
             actual_cell(&interface.egress),
@@ -94,15 +89,6 @@ pub(in super::super) fn interface_table(interfaces: &[InterfaceStatus]) -> Strin
         return "no interfaces\n".to_owned();
     }
     table(&rows, colored())
-}
-
-const fn wanted_text(wanted: Option<Directions>) -> &'static str {
-    match wanted {
-        None => "off",
-        Some(Directions::Both) => "both",
-        Some(Directions::Ingress) => "ingress",
-        Some(Directions::Egress) => "egress",
-    }
 }
 
 /// Returns the hook of a direction, in parentheses while capture is switched off.
