@@ -394,6 +394,45 @@ fn an_agent_of_a_user_of_its_own_lets_in_that_user_and_root() -> Result<()> {
 }
 
 #[test]
+fn the_status_begins_with_health_and_can_be_watched() -> Result<()> {
+    let lab = Lab::new()?;
+    let agent = Agent::start(&lab.server, CONFIGURATION, &[])?;
+    let text = succeed(&agent, &["status"])?;
+    let mut lines = text.lines();
+    assert!(lines.next().is_some_and(|line| line.starts_with("tap53 ")), "{text}");
+    for part in ["PART ", "agent ", "capture ", "sink "] {
+        assert!(lines.next().is_some_and(|line| line.starts_with(part)), "{part} in {text}");
+    }
+    let health = status(&agent)?["health"].clone();
+    assert_eq!(health["capture"]["ok"], true, "{health}");
+    assert!(health["capture"]["since"].as_str().is_some_and(|at| at.ends_with('Z')), "{health}");
+
+    let one = succeed(&agent, &["status", "s[0-9]", "-o", "json"])?;
+    let one: Value = serde_json::from_str(&one)?;
+    assert_eq!(one[0]["name"], "s0");
+    assert!(one[0]["packets"]["ingress"]["seen"].is_u64(), "{one}");
+    assert!(succeed(&agent, &["status", "s0"])?.contains("packets at s0"));
+    let unknown = command(&agent, &["status", "s9"])?;
+    assert_eq!(unknown.status.code(), Some(FAILED));
+    let message = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert!(message.contains("no interface \"s9\"; it has: s0"), "{message}");
+
+    let watching = agent.command(&["status", "--watch", "--interval", "100ms"])?;
+    let mut watching = Process::spawn("tap53 status --watch", watching)?;
+    let views = || {
+        let text = watching.stdout().text();
+        Ok((text.matches("\nPART ").count() >= 3).then_some(text))
+    };
+    let text = wait::until("three views of the status", DEADLINE, views)?;
+    assert!(!text.contains('\x1b'), "without a terminal it is appended: {text}");
+    watching.signal(Signal::SIGINT)?;
+    let ended = watching.wait(DEADLINE)?;
+    assert_eq!((ended.code(), watching.stderr().text().as_str()), (Some(0), ""));
+    agent.stop()?;
+    Ok(())
+}
+
+#[test]
 fn help_shows_examples_of_every_command() -> Result<()> {
     for (command, part) in [
         ("status", "tap53 status --check"),

@@ -29,6 +29,7 @@
 //!  verify     verifies that records are as an agent wrote them
 //!  replay     capture files in place of hooks
 //!  query      records of files for questions and reports
+//!  version    version, revision and schema version of this program
 //! ```
 
 pub mod config;
@@ -50,3 +51,4 @@ pub mod verify;
 
 pub mod query;
 pub mod replay;
+pub mod version;

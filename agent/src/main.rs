@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use command::{
-    Arguments, Command, doctor, page, prepare, probe, query, replay, run, show, spool, status,
-    switch, tail, verify,
+    Arguments, Command, doctor, generate, page, prepare, probe, query, replay, run, show, spool,
+    status, switch, tail, verify,
 };
 
 /// Exit codes of a run, as `docs/commands.md` documents them.
@@ -19,6 +19,11 @@ pub(crate) mod exit {
     pub(crate) const REFUSED: u8 = 2;
     /// Stopped, but a sink has lost records or the ledger does not balance.
     pub(crate) const LOSS: u8 = 3;
+
+    /// Interrupted by a signal, in the convention of shells.
+    pub(crate) fn of_signal(signal: nix::sys::signal::Signal) -> u8 {
+        u8::try_from(128 + signal as i32).unwrap_or(FAILED)
+    }
 }
 
 fn main() -> ExitCode {
@@ -42,6 +47,8 @@ fn main() -> ExitCode {
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Prepare(arguments) => prepare::run(&arguments),
         Command::Probe(arguments) => probe::run(arguments),
+        Command::Completions(arguments) => generate::completions(&arguments),
+        Command::Man(arguments) => generate::man(&arguments),
     };
     match outcome {
         Ok(code) => code,

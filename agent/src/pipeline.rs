@@ -35,9 +35,7 @@ use tap53_ebpf::{
     settings::Direction,
 };
 use tap53_insight::{DnsMetrics, Reading as DnsReading};
-use tap53_ledger::{
-    InterfaceCounts, Ledger, Published, SinkCounts, Sources, WorkerCounts, snapshot_with,
-};
+use tap53_ledger::{InterfaceCounts, Ledger, Published, Sources, WorkerCounts, snapshot_with};
 use tap53_records::encode;
 use tap53_sinks::{self as sink, Named, Summaries};
 use tap53_transactions::{
@@ -50,7 +48,7 @@ use crate::{
     config::{Config, ContainersConfig, Observations, PairConfig},
     ending::{self, EndWait, Verdict},
     tail::Tails,
-    telemetry::{DataPath, WorkerView},
+    telemetry::{DataPath, SinkReading, WorkerView},
     worker::{CrossWorkerQueue, Rules, RulesInForce, Shared, Waiting, Worker},
 };
 
@@ -249,9 +247,13 @@ impl Pipeline {
         }
     }
 
-    /// Returns the name and the counts of each sink.
-    pub fn sink_counts(&self) -> impl Iterator<Item = (&str, SinkCounts)> {
-        self.sinks.iter().map(|sink| (sink.name.as_str(), sink.sink.counts().read()))
+    /// Returns the counts and the state of each sink.
+    pub fn sink_readings(&self) -> impl Iterator<Item = SinkReading<'_>> {
+        self.sinks.iter().map(|sink| SinkReading {
+            name: &sink.name,
+            counts: sink.sink.counts().read(),
+            state: sink.sink.state(),
+        })
     }
 
     /// Takes the kernel programs' log, if the configuration enables it.

@@ -125,7 +125,7 @@ fn directions_that_change_in_the_file_attach_nothing_anew() -> Result<()> {
             let from = agent.process().stderr().len();
             // The directory is watched: no signal.
             fs::write(agent.directory().join("tap53.yaml"), yaml)?;
-            let line = format!("directions={}", directions[..1].to_uppercase() + &directions[1..]);
+            let line = format!("directions=\"{directions}\"");
             agent.process().wait_for_line(&line, from, DEADLINE)?;
             assert_eq!(links(pid)?, before, "{directions}");
         }

@@ -1,6 +1,7 @@
 //! Standard input as it comes, readers that go away, and replays that are stopped.
 
 use std::{
+    fs,
     io::{BufRead, BufReader, Read, Write},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -107,13 +108,13 @@ fn a_replay_as_fast_as_recorded_waits_and_can_be_interrupted() -> Result<()> {
     let mut file = exchanges(&[(0, 1)]);
     ask(&mut file, HOUR, 2);
     file.write(&path)?;
-    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+    for (signal, expected) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
         let mut replay = Piped::start(&["--json", "--speed", "0.5", text(&path)?])?;
         // Delivered before it waits for the next frame.
         assert!(line(&mut replay.lines()?)?.contains("MATCHED"));
         kill(Pid::from_raw(i32::try_from(replay.0.id())?), signal)?;
         let (code, stderr) = replay.end()?;
-        assert_eq!(code, Some(0), "{stderr}");
+        assert_eq!(code, Some(expected), "{stderr}");
         assert!(stderr.contains("stopped before the end"), "{stderr}");
         assert!(stderr.contains("balanced: yes"), "{stderr}");
         assert!(stderr.contains("created") || stderr.contains("offered          1"), "{stderr}");
@@ -129,6 +130,46 @@ fn a_replay_as_fast_as_recorded_waits_and_can_be_interrupted() -> Result<()> {
 }
 
 #[test]
+fn an_interrupted_replay_does_not_finish_its_file() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let (path, configuration) =
+        (directory.path().join("slow.pcap"), directory.path().join("tap53.yaml"));
+    let mut file = exchanges(&[(0, 1)]);
+    ask(&mut file, HOUR, 2);
+    file.write(&path)?;
+    let out = directory.path().join("out");
+    fs::create_dir(&out)?;
+    let sinks = format!("[{{type: stdout}}, {{type: file, directory: {}}}]", text(&out)?);
+    fs::write(&configuration, format!("sinks: {sinks}\n"))?;
+    let names = || -> Result<Vec<String>> {
+        fs::read_dir(&out)?.map(|it| Ok(it?.file_name().to_string_lossy().into_owned())).collect()
+    };
+    let (configuration, path) = (text(&configuration)?, text(&path)?);
+    let mut replay = Piped::start(&["-c", configuration, "--speed", "1", path])?;
+    let mut lines = replay.lines()?;
+    // Below the heading. The file has the record too then, or will have it.
+    while !line(&mut lines)?.contains("NOERROR") {}
+    wait::until("the record in the file", DEADLINE, || {
+        let sizes = fs::read_dir(&out)?.map(|it| Ok(it?.metadata()?.len()));
+        let sizes: Vec<u64> = sizes.collect::<Result<_>>()?;
+        Ok((sizes.iter().sum::<u64>() > 0).then_some(()))
+    })?;
+    kill(Pid::from_raw(i32::try_from(replay.0.id())?), Signal::SIGINT)?;
+    let (code, stderr) = replay.end()?;
+    assert_eq!(code, Some(130), "{stderr}");
+    assert!(stderr.contains("event=\"file_left_unfinished\""), "{stderr}");
+    assert!(stderr.contains("balanced: yes"), "{stderr}");
+    let left = names()?;
+    assert!(left.len() == 1 && left[0].ends_with(".avro.partial"), "{left:?}");
+
+    // A replay that reaches its end gives its file the final name.
+    let output = agent::run(&["replay", "-c", configuration, path])?;
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(names()?.iter().filter(|name| name.ends_with(".avro")).count(), 1, "{:?}", names()?);
+    Ok(())
+}
+
+#[test]
 fn a_pipe_that_stays_open_does_not_hold_up_the_end() -> Result<()> {
     let mut replay = Piped::start(&["--json", "-"])?;
     let mut stdin = replay.0.stdin.take().context("stdin is piped")?;
@@ -136,7 +177,7 @@ fn a_pipe_that_stays_open_does_not_hold_up_the_end() -> Result<()> {
     assert!(line(&mut replay.lines()?)?.contains("MATCHED"));
     kill(Pid::from_raw(i32::try_from(replay.0.id())?), Signal::SIGINT)?;
     let (code, stderr) = replay.end()?;
-    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(code, Some(130), "{stderr}");
     assert!(stderr.contains("balanced: yes"), "{stderr}");
     drop(stdin);
     Ok(())

@@ -49,6 +49,7 @@ use crate::{
     pipeline::{self, Pipeline},
     runs::Runs,
     telemetry::{Log, Vitals, report},
+    version::{REVISION, VERSION},
     worker::Rules,
 };
 use links::Links;
@@ -404,14 +405,14 @@ impl Agent {
         Ok(changed)
     }
 
-    fn status(&self) -> Result<Status, Error> {
-        let capture = self.pipeline.capture();
+    fn status(&mut self) -> Result<Status, Error> {
         let now = Instant::now();
-        let interfaces =
-            self.reconciler.status(capture, now, |_, status| reconciler::is_of_interest(status));
+        let interfaces = self.interfaces_of_interest(now);
+        self.vitals.look_at_interfaces(&interfaces);
         let (ledger, dns) = self.pipeline.ledger_and_dns()?;
         Ok(Status {
-            version: env!("CARGO_PKG_VERSION"),
+            version: VERSION,
+            revision: REVISION,
             node: self.file.config().node.clone(),
             uptime_s: now.saturating_duration_since(self.started_at).as_secs(),
             config: self.file.status().clone(),
@@ -422,6 +423,11 @@ impl Agent {
             ledger: ledger.after(self.runs.previous()),
             dns,
         })
+    }
+
+    fn interfaces_of_interest(&self, now: Instant) -> Vec<InterfaceStatus> {
+        let capture = self.pipeline.capture();
+        self.reconciler.status(capture, now, |_, status| reconciler::is_of_interest(status))
     }
 
     /// Returns when the next thing is due, other than by the tick.
@@ -452,13 +458,15 @@ impl Agent {
             return Err(pipeline::Error::from(capture::Error::ThreadEnded).into());
         }
         self.pipeline.tick(now);
-        self.vitals.look(self.pipeline.sink_counts());
+        self.vitals.look(self.pipeline.sink_readings());
         self.log.report_suppressed();
         self.save_run(Runs::save);
         self.ticks = self.ticks.wrapping_add(1);
         if self.ticks.is_multiple_of(TICKS_PER_HOOK_CHECK) {
             self.reconciler.drop_lost_hooks(self.pipeline.capture());
             self.reconcile();
+            let interfaces = self.interfaces_of_interest(now);
+            self.vitals.look_at_interfaces(&interfaces);
         }
         Ok(())
     }
@@ -479,7 +487,7 @@ impl Agent {
 
 fn describe(to: SwitchTo) -> String {
     match to {
-        SwitchTo::On(directions) => format!("enable, {directions:?}").to_lowercase(),
+        SwitchTo::On(directions) => format!("enable, {}", directions.name()),
         SwitchTo::Off { detach: false } => "disable".to_owned(),
         SwitchTo::Off { detach: true } => "disable and detach".to_owned(),
         SwitchTo::Reset => "reset".to_owned(),

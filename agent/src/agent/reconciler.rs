@@ -321,7 +321,7 @@ impl Tracked {
             event = "capture_switched_off",
             interface = self.interface.name,
             ifindex = self.interface.ifindex,
-            wanted_by = ?verdict.by,
+            wanted_by = verdict.by.name(),
             "capture switched off, programs stay attached"
         );
         true
@@ -333,7 +333,7 @@ impl Tracked {
             event = "capture_ended",
             interface = self.interface.name,
             ifindex = self.interface.ifindex,
-            wanted_by = ?verdict.by,
+            wanted_by = verdict.by.name(),
             "capture ended, programs detached"
         );
     }
@@ -350,8 +350,8 @@ impl Tracked {
             ifindex = self.interface.ifindex,
             ingress = describe(Direction::Ingress),
             egress = describe(Direction::Egress),
-            directions = verdict.directions.map(tracing::field::debug),
-            wanted_by = ?verdict.by,
+            directions = verdict.directions.map(Directions::name),
+            wanted_by = verdict.by.name(),
             why = self.hooked.as_ref().map(|hooked| hooked.attachment.why.as_str()),
             event = "capturing",
             "capturing"

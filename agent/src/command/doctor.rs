@@ -5,7 +5,7 @@ use std::{net::SocketAddr, process::ExitCode};
 use clap::Args;
 use tap53::doctor::{Subject, examine};
 
-use super::{Selection, probe, report};
+use super::{Selection, output::Output, probe, report};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -32,9 +32,8 @@ pub(crate) struct Arguments {
     /// /etc/resolv.conf]
     #[arg(long, value_name = "ADDRESS", value_parser = probe::server, requires = "live")]
     server: Option<SocketAddr>,
-    /// Format of the report
-    #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "text")]
-    output: report::Format,
+    #[command(flatten)]
+    output: Output,
 }
 
 pub(crate) fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {

@@ -1,6 +1,8 @@
 //! The command line: its arguments, and a module for each command.
 
 pub(crate) mod doctor;
+pub(crate) mod generate;
+mod output;
 pub(crate) mod page;
 pub(crate) mod prepare;
 pub(crate) mod probe;
@@ -22,7 +24,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand};
 use tap53::{
     agent::ConfigFile,
-    config::{Config, Error, HookChoice, LogFormat, LogLevel, Overrides, TextFormat},
+    config::{Config, Error, HookChoice, LogFormat, LogLevel, Machine, Overrides, TextFormat},
+    version,
 };
 
 /// Text below the commands, for new users.
@@ -55,7 +58,7 @@ Exit status: 0 stopped, nothing was lost; 1 failed; 2 invalid arguments or confi
 /// Captures DNS transactions: queries with their responses, clients and response times. Live from
 /// the interfaces of a node, or from capture files.
 #[derive(Debug, Parser)]
-#[command(name = "tap53", version, propagate_version = true, after_help = EXAMPLES)]
+#[command(name = "tap53", version = version::text(), propagate_version = true, after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -76,7 +79,8 @@ pub(crate) enum Command {
     #[command(after_help = page::EXAMPLES)]
     Report(page::Arguments),
     /// Check the configuration, and print it with all defaults
-    CheckConfig(Selection),
+    #[command(after_help = show::CHECK_CONFIG_EXAMPLES)]
+    CheckConfig(show::CheckConfig),
     /// Print the Avro schema of a record, or SQL that creates a table for records
     #[command(after_help = show::SCHEMA_EXAMPLES)]
     Schema(show::Schema),
@@ -112,12 +116,24 @@ pub(crate) enum Command {
     /// Create a directory that is owned by the agent's user
     #[command(after_help = prepare::EXAMPLES)]
     Prepare(prepare::Arguments),
+    /// Print a script that completes commands and options in a shell
+    #[command(after_help = generate::COMPLETIONS_EXAMPLES)]
+    Completions(generate::Completions),
+    /// Print the manual page, or write the pages of all commands
+    #[command(after_help = generate::MAN_EXAMPLES)]
+    Man(generate::ManPages),
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) selection: Selection,
+    /// Print each transaction as a line of text
+    #[arg(long)]
+    stdout: bool,
+    /// Print each transaction as a line of JSON
+    #[arg(long)]
+    json: bool,
     /// Write the final ledger to this file as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) ledger: Option<PathBuf>,
@@ -136,12 +152,6 @@ pub(crate) struct Selection {
     /// Hook for arriving packets [default: auto]
     #[arg(long, value_enum)]
     hook: Option<HookChoice>,
-    /// Print each transaction as a line of text
-    #[arg(long)]
-    stdout: bool,
-    /// Print each transaction as a line of JSON
-    #[arg(long)]
-    json: bool,
     /// Least severe level of log lines [default: info]
     #[arg(long, value_enum, value_name = "LEVEL")]
     log_level: Option<LogLevel>,
@@ -172,26 +182,34 @@ impl Selection {
 
     /// Loads the configuration.
     pub(crate) fn load(&self) -> Result<Config, Error> {
-        Config::load(self.config.as_deref(), &self.overrides())
+        self.load_on(Machine::Agent)
     }
 
-    /// Loads the configuration so that it can be reloaded while the agent runs.
-    pub(crate) fn open(&self) -> Result<ConfigFile, Error> {
-        ConfigFile::load(self.config.as_deref(), self.overrides())
+    /// Loads the configuration to check it on a machine.
+    pub(crate) fn load_on(&self, machine: Machine) -> Result<Config, Error> {
+        Config::load(self.config.as_deref(), &Overrides { machine, ..self.overrides() })
     }
 
     fn overrides(&self) -> Overrides {
+        Overrides {
+            interfaces: self.interfaces.clone(),
+            hook: self.hook,
+            log_level: self.log_level,
+            log_format: self.log_format,
+            ..Overrides::default()
+        }
+    }
+}
+
+impl Run {
+    /// Loads the configuration so that it can be reloaded while the agent runs.
+    pub(crate) fn open(&self) -> Result<ConfigFile, Error> {
         let stdout = match (self.json, self.stdout) {
             (true, _) => Some(TextFormat::Json),
             (false, true) => Some(TextFormat::Text),
             (false, false) => None,
         };
-        Overrides {
-            interfaces: self.interfaces.clone(),
-            hook: self.hook,
-            stdout,
-            log_level: self.log_level,
-            log_format: self.log_format,
-        }
+        let selection = &self.selection;
+        ConfigFile::load(selection.config.as_deref(), Overrides { stdout, ..selection.overrides() })
     }
 }

@@ -16,7 +16,7 @@ use tap53::{
     probe::{Agent, Config, SUFFIX, Transport, probe},
 };
 
-use super::{report, switch::Socket};
+use super::{output::Output, report, switch::Socket};
 
 /// Port of DNS (RFC 1035 §4.2).
 const DNS_PORT: u16 = 53;
@@ -61,9 +61,8 @@ pub(crate) struct Arguments {
     /// Telemetry port of the agent, as address:port, in place of its control socket
     #[arg(long, value_name = "ADDRESS", value_parser = agent_address, conflicts_with_all = ["path", "suffix"])]
     agent: Option<SocketAddr>,
-    /// Format of the report
-    #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "text")]
-    output: report::Format,
+    #[command(flatten)]
+    output: Output,
     #[command(flatten)]
     socket: Socket,
 }

@@ -11,12 +11,13 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use nix::sys::signal::Signal::{SIGINT, SIGTERM};
 use tap53::{
     config::{
         Config, Error, LogFormat, LogLevel, Overrides, SinkConfig, TextFormat, TunnelRule,
         TunnelType, port_of_flag,
     },
-    replay::{Plan, Replay, Speed},
+    replay::{Ending, Plan, Replay, Speed},
     telemetry::{Log, print_error, report},
 };
 use tap53_capture::interfaces::Selector;
@@ -41,7 +42,8 @@ other as one capture; - is standard input. Link types: Ethernet, Linux cooked (a
 loopback. At the end the ledger on standard error accounts for every frame, message and record.
 
 Exit status: 0 replayed, nothing was lost; 1 a file cannot be read to its end; 2 invalid arguments
-or configuration; 3 records were lost or the ledger does not balance.";
+or configuration; 3 records were lost or the ledger does not balance; 130 or 143 interrupted by
+SIGINT or SIGTERM before the end: an Avro file that was being written keeps the suffix .partial.";
 
 /// Arguments of `tap53 replay`.
 #[derive(Args, Debug)]
@@ -146,11 +148,11 @@ async fn replay(
     let bar = progress_bar(config, plan, replay.total_bytes());
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let signalled = loop {
+    let signal = loop {
         tokio::select! {
-            _ = signals.terminate.recv() => break true,
-            _ = signals.interrupt.recv() => break true,
-            () = ended.notified() => break false,
+            _ = signals.terminate.recv() => break Some(SIGTERM),
+            _ = signals.interrupt.recv() => break Some(SIGINT),
+            () = ended.notified() => break None,
             _ = signals.report.recv() => bar.suspend(|| report(&replay.ledger())),
             _ = ticks.tick() => {
                 replay.tick(Instant::now());
@@ -163,8 +165,10 @@ async fn replay(
     };
     bar.finish_and_clear();
     log.end_limit();
-    let outcome = replay.finish(config.shutdown.flush_timeout)?;
-    if signalled && outcome.stopped {
+    let ending = if signal.is_some() { Ending::Interrupted } else { Ending::Ended };
+    let outcome = replay.finish(config.shutdown.flush_timeout, ending)?;
+    let interrupted_by = signal.filter(|_| outcome.stopped);
+    if interrupted_by.is_some() {
         tracing::warn!(event = "replay_stopped", "replay stopped before the end of its input");
     }
     report(&outcome.ledger);
@@ -174,7 +178,9 @@ async fn replay(
     for error in &outcome.errors {
         print_error(&error.to_string());
     }
-    Ok(if !outcome.errors.is_empty() {
+    Ok(if let Some(signal) = interrupted_by {
+        ExitCode::from(exit::of_signal(signal))
+    } else if !outcome.errors.is_empty() {
         ExitCode::from(exit::FAILED)
     } else if !outcome.ledger.balanced() || outcome.ledger.lost_records() {
         ExitCode::from(exit::LOSS)

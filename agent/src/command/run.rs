@@ -16,8 +16,10 @@ use nix::sys::signal::{
 };
 use tap53::{
     agent::{self, Agent, ConfigFile, Inputs, Order},
+    config::{Config, SinkConfig},
     control, pipeline,
     telemetry::{self, Log, Sources, report},
+    version,
 };
 use tap53_attribution::{Containers, Directory, Kubernetes};
 use tap53_base::privileges;
@@ -36,8 +38,9 @@ use tokio::{
 use crate::exit;
 
 pub(crate) fn run(arguments: &super::Run) -> anyhow::Result<ExitCode> {
-    let file = arguments.selection.open()?;
+    let file = arguments.open()?;
     let log = Log::start(&file.config().log, &file.config().node)?;
+    log_start(file.config(), arguments.selection.file());
     // In this order: a thread inherits the privileges of the thread that starts it, and only the
     // capture thread keeps any.
     let dropping = privileges::begin(&file.config().privileges)?;
@@ -52,6 +55,21 @@ pub(crate) fn run(arguments: &super::Run) -> anyhow::Result<ExitCode> {
         .build()
         .context("cannot start the asynchronous runtime")?;
     runtime.block_on(run_agent(file, capture, log, ledger)).map_err(explain)
+}
+
+/// Logs what starts: the first line of the log.
+fn log_start(config: &Config, file: Option<&Path>) {
+    let file = file.map_or_else(|| "none".to_owned(), |file| file.display().to_string());
+    let sinks: Vec<_> = config.sinks.iter().map(SinkConfig::name).collect();
+    tracing::info!(
+        event = "starting",
+        version = version::VERSION,
+        revision = version::REVISION,
+        schema_version = version::SCHEMA_VERSION,
+        config = file,
+        sinks = sinks.join(","),
+        "tap53 starting"
+    );
 }
 
 /// Explains why root cannot write to a file that another user owns.

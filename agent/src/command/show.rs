@@ -4,8 +4,10 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
+use serde::Serialize;
+use serde_json::Value;
 use tap53::{
-    config::{CaptureConfig, MOST_MAX_BYTES},
+    config::{CaptureConfig, Config, MOST_MAX_BYTES, Machine},
     telemetry::print_warning,
 };
 use tap53_capture::{
@@ -20,17 +22,50 @@ use tap53_records::{
 };
 
 use super::{
-    Selection, status,
+    Selection,
+    output::{DataFormat, Output},
+    status,
     switch::Socket,
     table::{Cell, colored, print, table},
 };
 
-pub(crate) fn config(selection: &Selection) -> anyhow::Result<ExitCode> {
-    let config = selection.load()?;
+pub(super) const CHECK_CONFIG_EXAMPLES: &str = "\
+Examples:
+  tap53 check-config -c tap53.yaml
+  tap53 check-config -c tap53.yaml --offline > /dev/null    In CI, away from the node
+  tap53 check-config -c tap53.yaml -o json | jq .sinks
+
+With --offline, nothing but the file is looked at: files that it names may be missing, and defaults
+that depend on the machine are this machine's, with the node's name unknown.
+
+Exit status: 0 the configuration is valid (there may be warnings); 2 it is not.";
+
+#[derive(Args, Debug)]
+pub(crate) struct CheckConfig {
+    #[command(flatten)]
+    selection: Selection,
+    /// Look at nothing but the configuration: not at the files and directories that it names
+    #[arg(long)]
+    offline: bool,
+    /// Format in which the configuration is printed: yaml or json
+    #[arg(
+        short,
+        long,
+        value_enum,
+        value_name = "FORMAT",
+        default_value = "yaml",
+        hide_possible_values = true
+    )]
+    output: DataFormat,
+}
+
+pub(crate) fn config(arguments: &CheckConfig) -> anyhow::Result<ExitCode> {
+    let machine = if arguments.offline { Machine::Other } else { Machine::Agent };
+    let config = arguments.selection.load_on(machine)?;
     for warning in config.warnings() {
         print_warning(&warning.to_string());
     }
-    print(&config.to_yaml().context("cannot write the configuration as YAML")?)
+    print(&arguments.output.render(&config)?)
 }
 
 pub(crate) const SCHEMA_EXAMPLES: &str = "\
@@ -62,6 +97,16 @@ pub(crate) struct Schema {
     #[arg(long, value_name = "BYTES", requires = "ddl", default_value_t = DEFAULT_MAX_BYTES,
         value_parser = max_bytes)]
     max_bytes: usize,
+    /// Format of the Avro schema: json, as Avro's tools read it, or yaml
+    #[arg(
+        short,
+        long,
+        value_enum,
+        value_name = "FORMAT",
+        conflicts_with = "ddl",
+        hide_possible_values = true
+    )]
+    output: Option<DataFormat>,
 }
 
 /// Parses a value of `record.max_bytes`.
@@ -78,7 +123,15 @@ pub(crate) fn schema(arguments: &Schema) -> anyhow::Result<ExitCode> {
         (None, _) => Profile::Full,
     };
     let schema = if arguments.summary { SUMMARY_SCHEMA_TEXT } else { profile.schema_text() };
-    let Some(dialect) = arguments.ddl else { return print(schema) };
+    let Some(dialect) = arguments.ddl else {
+        return match arguments.output {
+            None | Some(DataFormat::Json) => print(schema),
+            Some(DataFormat::Yaml) => {
+                let schema: Value = serde_json::from_str(schema).context("cannot read JSON")?;
+                print(&DataFormat::Yaml.render(&schema)?)
+            }
+        };
+    };
     let usual =
         if arguments.summary { TableName::of_summaries } else { TableName::of_transactions };
     let table = arguments.table.clone().unwrap_or_else(usual);
@@ -91,45 +144,97 @@ pub(crate) struct Interfaces {
     #[command(flatten)]
     selection: Selection,
     #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
     socket: Socket,
+}
+
+/// An interface of this network namespace.
+#[derive(Debug, Serialize)]
+struct Listed {
+    name: String,
+    ifindex: u32,
+    kind: String,
+    /// `None` if it cannot be read.
+    driver: Option<String>,
+    mtu: u32,
+    /// True if the configuration selects it.
+    selected: bool,
+    /// Directions that a running agent captures; absent without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    captured: Option<&'static str>,
+    /// Hooks that capture would use, best first.
+    ingress: String,
+    egress: String,
+    /// Programs that hold hooks now.
+    held_by: Option<String>,
+    why: String,
 }
 
 /// Prints every interface of this network namespace, with the directions that a running agent
 /// captures there.
 pub(crate) fn interfaces(arguments: Interfaces) -> anyhow::Result<ExitCode> {
-    let Interfaces { mut selection, socket } = arguments;
+    let Interfaces { mut selection, output, socket } = arguments;
     let config = selection.load_for_inspection()?;
     // Without an agent, or access to it, the column is omitted.
-    let captured = socket.client().status().ok();
-    let captured = captured.and_then(|answer| status::interfaces(&answer.status).ok());
-    let mut heading = vec!["NAME", "IFINDEX", "KIND", "DRIVER", "MTU", "SELECTED"];
-    heading.extend(captured.as_ref().map(|_| "CAPTURED"));
-    heading.extend(["INGRESS", "EGRESS", "HELD BY", "WHY"]);
-    let mut rows = vec![heading.into_iter().map(Cell::from).collect::<Vec<_>>()];
-    for interface in interfaces::list()? {
+    let agent = socket.client().status().ok();
+    let agent = agent.and_then(|answer| status::interfaces(&answer.status).ok());
+    let list: Vec<Listed> = interfaces::list()?
+        .into_iter()
+        .map(|interface| Listed::new(interface, &config, agent.as_deref()))
+        .collect();
+    output.print(&list, || listing(&list, agent.is_some()))
+}
+
+impl Listed {
+    fn new(interface: Interface, config: &Config, agent: Option<&[InterfaceStatus]>) -> Self {
         let choice = Choice::of(&config.interfaces, &interface);
-        let selected = matches!(choice, Choice::Included(_));
-        let [driver, ingress, egress, held_by, why] = look(&config.capture, &interface);
-        let why = format!("{}; {why}", choice_text(&choice, &interface));
-        let captured = captured.as_ref().map(|all| {
-            let of_this = |s: &&InterfaceStatus| {
+        let Look { driver, ingress, egress, held_by, why } = look(&config.capture, &interface);
+        let captured = agent.map(|all| {
+            let is_this = |s: &&InterfaceStatus| {
                 (s.name == interface.name) && (s.ifindex == interface.ifindex)
             };
-            captured_text(all.iter().find(of_this)).into()
+            captured_text(all.iter().find(is_this))
         });
+        Self {
+            ifindex: interface.ifindex,
+            kind: interface.kind.to_string(),
+            driver,
+            mtu: interface.mtu,
+            selected: matches!(choice, Choice::Included(_)),
+            captured,
+            ingress,
+            egress,
+            held_by,
+            why: format!("{}; {why}", choice_text(&choice, &interface)),
+            name: interface.name,
+        }
+    }
+}
+
+fn listing(list: &[Listed], has_agent: bool) -> String {
+    let mut heading = vec!["NAME", "IFINDEX", "KIND", "DRIVER", "MTU", "SELECTED"];
+    heading.extend(has_agent.then_some("CAPTURED"));
+    heading.extend(["INGRESS", "EGRESS", "HELD BY", "WHY"]);
+    let mut rows = vec![heading.into_iter().map(Cell::from).collect::<Vec<_>>()];
+    for interface in list {
+        let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
         let mut row: Vec<Cell> = vec![
-            interface.name.into(),
+            interface.name.as_str().into(),
             interface.ifindex.to_string().into(),
-            interface.kind.to_string().into(),
-            driver.into(),
+            interface.kind.as_str().into(),
+            or_dash(&interface.driver).into(),
             interface.mtu.to_string().into(),
-            (if selected { "yes" } else { "no" }).into(),
+            (if interface.selected { "yes" } else { "no" }).into(),
         ];
-        row.extend(captured);
-        row.extend([ingress, egress, held_by, why].map(Cell::from));
+        row.extend(interface.captured.map(Cell::from));
+        let Listed { ingress, egress, held_by, why, .. } = interface;
+        row.extend(
+            [ingress.clone(), egress.clone(), or_dash(held_by), why.clone()].map(Cell::from),
+        );
         rows.push(row);
     }
-    print(&table(&rows, colored()))
+    table(&rows, colored())
 }
 
 /// Returns the entry that decides on an interface, or which kind would select it.
@@ -151,17 +256,36 @@ fn captured_text(status: Option<&InterfaceStatus>) -> &'static str {
     }
 }
 
-/// Returns the driver, the hooks that capture would use for each direction, best first, the programs
-/// that hold hooks now, and the reason for the choice.
-fn look(config: &CaptureConfig, interface: &Interface) -> [String; 5] {
+/// The hooks of an interface.
+struct Look {
+    driver: Option<String>,
+    /// Hooks that capture would use, best first.
+    ingress: String,
+    egress: String,
+    /// Programs that hold hooks now.
+    held_by: Option<String>,
+    /// The reason for the choice.
+    why: String,
+}
+
+fn look(config: &CaptureConfig, interface: &Interface) -> Look {
     match Preflight::of(interface, config) {
-        Ok(found) => [
-            found.device.driver.clone().unwrap_or_else(|| "-".to_owned()),
-            found.describe(Direction::Ingress),
-            found.describe(Direction::Egress),
-            found.owners.describe().unwrap_or_else(|| "-".to_owned()),
-            if found.why.is_empty() { "first choice".to_owned() } else { found.why.join("; ") },
-        ],
-        Err(error) => ["?", "?", "?", "?", &error.to_string()].map(str::to_owned),
+        Ok(found) => Look {
+            driver: found.device.driver.clone(),
+            ingress: found.describe(Direction::Ingress),
+            egress: found.describe(Direction::Egress),
+            held_by: found.owners.describe(),
+            why: match found.why.is_empty() {
+                true => "first choice".to_owned(),
+                false => found.why.join("; "),
+            },
+        },
+        Err(error) => Look {
+            driver: Some("?".to_owned()),
+            ingress: "?".to_owned(),
+            egress: "?".to_owned(),
+            held_by: Some("?".to_owned()),
+            why: error.to_string(),
+        },
     }
 }

@@ -10,16 +10,22 @@ use std::{
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+use tap53_base::amount::Amount;
 use tap53_records::encode::{Profile, push_json_line, read_single_object, single_object_header};
 use tap53_sinks::AvroFile;
-use tap53_spool::{self as spool, Contents, Loss, Totals};
+use tap53_spool::{self as spool, Contents, Listed, Loss, Reading, Totals};
 
-use super::table::{Cell, colored, print, table};
+use super::{
+    output::Output,
+    table::{Cell, colored, print, table},
+};
 use crate::exit;
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
   tap53 spool ls /var/lib/tap53/spool
+  tap53 spool ls /var/lib/tap53/spool -o json | jq .waiting.records
   tap53 spool export /var/lib/tap53/spool waiting.avro
   tap53 spool export /var/lib/tap53/spool - --json | jq .qname
   tap53 spool export --profile full /var/lib/tap53/spool older.avro
@@ -41,6 +47,8 @@ pub(crate) struct Directory {
     /// Directory of the spool
     #[arg(value_name = "DIR")]
     directory: PathBuf,
+    #[command(flatten)]
+    output: Output,
 }
 
 #[derive(Args, Debug)]
@@ -62,15 +70,56 @@ pub(crate) struct Export {
 
 pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Ls(Directory { directory }) => list(&spool::contents(directory)?),
-        Command::Verify(Directory { directory }) => verify(&spool::contents(directory)?),
+        Command::Ls(Directory { directory, output }) => list(&spool::contents(directory)?, *output),
+        Command::Verify(Directory { directory, output }) => {
+            verify(&spool::contents(directory)?, *output)
+        }
         Command::Export(Export { directory, file, json, profile }) => {
             export(&spool::contents(directory)?, file, *json, *profile)
         }
     }
 }
 
-fn list(contents: &Contents) -> anyhow::Result<ExitCode> {
+fn list(contents: &Contents, output: Output) -> anyhow::Result<ExitCode> {
+    let totals = contents.totals();
+    let waiting = contents.waiting();
+    let lost: serde_json::Map<_, _> = Loss::ALL
+        .into_iter()
+        .zip(totals.lost)
+        .map(|(reason, lost)| (reason.name().to_owned(), lost.records.into()))
+        .collect();
+    let segments: Vec<_> = contents.list().iter().map(segment_json).collect();
+    let value = json!({
+        "segments": segments,
+        "waiting": {"records": waiting.records, "messages": waiting.messages},
+        "acknowledged_id": contents.acknowledged_id(),
+        "totals": {
+            "from_id": totals.from_id,
+            "appended": totals.appended.records,
+            "arrived": totals.arrived.records,
+            "waiting": totals.waiting.records,
+            "lost": lost,
+        },
+    });
+    output.print(&value, || list_text(contents))
+}
+
+fn segment_json(segment: &Listed) -> Value {
+    json!({
+        "file": file_name(segment),
+        "created_at_ms": segment.created_at_ms,
+        "first_id": segment.first_id,
+        "bytes": segment.bytes,
+        "records": segment.amount.records,
+        "waiting": segment.waiting,
+    })
+}
+
+fn file_name(segment: &Listed) -> String {
+    segment.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn list_text(contents: &Contents) -> String {
     let mut rows: Vec<[Cell; 6]> = vec![
         ["SEGMENT", "CREATED (UTC)", "FIRST ID", "BYTES", "RECORDS", "WAITING"].map(Cell::from),
     ];
@@ -80,7 +129,7 @@ fn list(contents: &Contents) -> anyhow::Result<ExitCode> {
             .and_then(|at_ms| jiff::Timestamp::from_millisecond(at_ms).ok())
             .map_or_else(|| "unknown".to_owned(), |at| at.strftime("%F %T").to_string());
         rows.push([
-            segment.path.file_name().unwrap_or_default().to_string_lossy().into_owned().into(),
+            file_name(&segment).into(),
             created.into(),
             segment.first_id.to_string().into(),
             segment.bytes.to_string().into(),
@@ -89,14 +138,14 @@ fn list(contents: &Contents) -> anyhow::Result<ExitCode> {
         ]);
     }
     let waiting = contents.waiting();
-    print(&format!(
+    format!(
         "{}waiting: {} records ({} messages), from id {} on\n{}",
         table(&rows, colored()),
         waiting.records,
         waiting.messages,
         contents.acknowledged_id(),
         totals(&contents.totals()),
-    ))
+    )
 }
 
 fn totals(totals: &Totals) -> String {
@@ -117,8 +166,20 @@ fn totals(totals: &Totals) -> String {
     text
 }
 
-fn verify(contents: &Contents) -> anyhow::Result<ExitCode> {
+fn verify(contents: &Contents, output: Output) -> anyhow::Result<ExitCode> {
     let reading = contents.read(|_| Ok::<_, spool::Error>(()))?;
+    let amount = |amount: Amount| json!({"records": amount.records, "messages": amount.messages});
+    let value = json!({
+        "readable": amount(reading.readable),
+        "waiting": amount(reading.waiting),
+        "unreadable": amount(reading.unreadable),
+        "torn_bytes": contents.torn_bytes(),
+    });
+    output.print(&value, || verify_text(contents, &reading))?;
+    Ok(code(reading.unreadable.records == 0))
+}
+
+fn verify_text(contents: &Contents, reading: &Reading) -> String {
     let mut text = format!(
         "whole: {} records, of which {} wait\nunreadable: {} records ({} messages) of those that wait\n",
         reading.readable.records,
@@ -132,8 +193,7 @@ fn verify(contents: &Contents) -> anyhow::Result<ExitCode> {
             contents.torn_bytes()
         ));
     }
-    print(&text)?;
-    Ok(code(reading.unreadable.records == 0))
+    text
 }
 
 /// Returns the profile of the oldest waiting record, if this version knows its schema.

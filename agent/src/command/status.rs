@@ -1,42 +1,57 @@
 //! `tap53 status`.
 
 mod enrichment;
+mod health;
+mod interfaces;
+mod watch;
 
 use std::{
     io::{self, Write},
     process::ExitCode,
+    time::Duration,
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
+use glob::Pattern;
 use jiff::{
     SignedDuration,
     fmt::friendly::{Designator, Spacing, SpanPrinter},
 };
 use serde_json::Value;
-use tap53::{
-    config::Directions,
-    control::{ConfigStatus, client::StatusAnswer},
+use tap53::control::{
+    ConfigStatus,
+    client::{Client, StatusAnswer},
 };
 use tap53_base::{
     visible::visible,
     vitals::{Health, Probe},
 };
-use tap53_capture::interfaces::{Actual, InterfaceStatus, WantedBy};
+use tap53_capture::interfaces::InterfaceStatus;
 
 use super::{
-    switch::Socket,
-    table::{Cell, Color, colored, paint, print, table},
+    output::{Format, Output},
+    switch::{Socket, lasting},
+    table::{Color, colored, paint, print},
 };
 use crate::exit;
 use enrichment::enrichment_text;
+use health::health_table;
+use interfaces::folded_table;
+pub(super) use interfaces::interface_table;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
   sudo tap53 status
+  sudo tap53 status eth0
+  sudo tap53 status --watch
   sudo tap53 status -o json | jq '.interfaces[] | select(.ingress.capturing)'
   tap53 status --check || echo not ready
   tap53 status --check live || echo restart it
+
+Health comes first: since when, and why. Interfaces without packets, and those that are absent, are a
+line each if there are several; 'tap53 status PATTERN' shows them with their packets. --watch redraws
+the status every 2 seconds until Ctrl-C; where standard output is no terminal, it is appended.
 
 --check prints nothing to standard output. An agent is live if it answers and its workers read their
 rings. It is ready if it also captures on all desired interfaces and its sinks store records. If it
@@ -44,15 +59,6 @@ is not, standard error has the reasons.
 
 Exit status: 0 an agent answers (with --check: and is live or ready); 1 no agent answers (or it is
 not live or ready); 2 invalid arguments.";
-
-/// Format of the status.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
-    /// Text for people.
-    Text,
-    /// One JSON object.
-    Json,
-}
 
 /// The kind of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -65,16 +71,18 @@ enum ProbeKind {
 
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
-    /// Format: text or json
-    #[arg(
-        short,
-        long,
-        value_enum,
-        value_name = "FORMAT",
-        default_value = "text",
-        hide_possible_values = true
-    )]
+    /// Show only these interfaces, with their packets: a name or a shell pattern
+    #[arg(value_name = "IFACE|PATTERN")]
+    interface: Option<Pattern>,
+    #[command(flatten)]
     output: Output,
+    /// Show the status again and again, until Ctrl-C
+    #[arg(short, long)]
+    watch: bool,
+    /// Interval of --watch, such as 500ms or 10s
+    #[arg(long, value_name = "DURATION", value_parser = lasting, default_value = "2s",
+        requires = "watch")]
+    interval: Duration,
     /// Check whether the agent is live or ready, and report it as the exit status; for probes.
     /// Without a value: ready
     #[arg(
@@ -83,7 +91,8 @@ pub(crate) struct Arguments {
         value_name = "live|ready",
         num_args = 0..=1,
         default_missing_value = "ready",
-        hide_possible_values = true
+        hide_possible_values = true,
+        conflicts_with_all = ["interface", "watch", "format"]
     )]
     check: Option<ProbeKind>,
     #[command(flatten)]
@@ -97,16 +106,70 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Some(ProbeKind::Ready) => return check(&client.status()?.status),
         None => {}
     }
-    let answer = client.status()?;
-    match arguments.output {
-        Output::Json => {
-            let mut text = serde_json::to_string_pretty(&answer.status)
-                .context("cannot write the status as JSON")?;
-            text.push('\n');
-            print(&text)
-        }
-        Output::Text => print(&text(&answer)?),
+    if arguments.watch {
+        return watch::watch(arguments.interval, || view(arguments, &client));
     }
+    print(&view(arguments, &client)?)
+}
+
+/// Returns the status, or that of some interfaces, in the requested format.
+fn view(arguments: &Arguments, client: &Client) -> anyhow::Result<String> {
+    let answer = client.status()?;
+    let output = arguments.output;
+    let Some(pattern) = &arguments.interface else {
+        return match output.format {
+            Format::Text => text(&answer),
+            Format::Json | Format::Yaml => output.render(&answer.status, String::new),
+        };
+    };
+    let interfaces = matching(&answer.status, pattern)?;
+    let shown = Value::Array(interfaces.clone());
+    match output.format {
+        Format::Text => interfaces_text(interfaces),
+        Format::Json | Format::Yaml => output.render(&shown, String::new),
+    }
+}
+
+/// Returns the interfaces of a status that match, each with its packets in the ledger.
+///
+/// # Errors
+/// If there is none.
+fn matching(status: &Value, pattern: &Pattern) -> anyhow::Result<Vec<Value>> {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let ledger = list(&status["ledger"]["interfaces"]);
+    let (mut found, mut names) = (Vec::new(), Vec::new());
+    for mut interface in list(&status["interfaces"]) {
+        let name = interface["name"].as_str().unwrap_or_default().to_owned();
+        if pattern.matches(&name) {
+            let packets = ledger.iter().find(|of| of["ifindex"] == interface["ifindex"]);
+            interface["packets"] = packets.map_or(
+                Value::Null,
+                |of| serde_json::json!({"ingress": of["ingress"], "egress": of["egress"]}),
+            );
+            found.push(interface);
+        }
+        names.push(name);
+    }
+    if found.is_empty() {
+        let others = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        bail!("the agent has no interface {:?}; it has: {others}", pattern.as_str());
+    }
+    Ok(found)
+}
+
+fn interfaces_text(interfaces: Vec<Value>) -> anyhow::Result<String> {
+    let packets: Vec<_> = interfaces.iter().map(|it| it["packets"].clone()).collect();
+    let interfaces: Vec<InterfaceStatus> = serde_json::from_value(Value::Array(interfaces))
+        .context("the agent's status has invalid interfaces")?;
+    let mut text = interface_table(&interfaces);
+    for (interface, packets) in interfaces.iter().zip(packets) {
+        text.push_str(&format!("\npackets at {}\n", interface.name));
+        match packets.is_null() {
+            true => text.push_str("  none: nothing is attached\n"),
+            false => write_value(&mut text, &packets, 1),
+        }
+    }
+    Ok(text)
 }
 
 /// Returns the exit status for readiness; the reasons go to standard error.
@@ -138,20 +201,25 @@ fn text(answer: &StatusAnswer) -> anyhow::Result<String> {
     let colored = colored();
     let word = |key: &str| status.get(key).and_then(Value::as_str).unwrap_or("?");
     let uptime_s = status.get("uptime_s").and_then(Value::as_u64).unwrap_or(0);
-    let mut text =
-        format!("tap53 {} on {}, up {}\n", word("version"), word("node"), duration_text(uptime_s));
+    let mut text = format!("tap53 {}", word("version"));
+    if let Some(revision) = status.get("revision").and_then(Value::as_str) {
+        text.push_str(&format!(" ({revision})"));
+    }
+    text.push_str(&format!(" on {}, up {}\n", word("node"), duration_text(uptime_s)));
+    text.push_str(&health_table(&health(status).unwrap_or_default()));
+    text.push('\n');
     if let Some(config) = status.get("config") {
         let config: ConfigStatus = serde_json::from_value(config.clone()).unwrap_or_default();
         text.push_str(&config_text(&config, colored));
     }
     text.push_str(&enrichment_text(status.get("enrichment").unwrap_or(&Value::Null), colored));
-    text.push_str(&health_text(&health(status).unwrap_or_default(), colored));
     text.push('\n');
-    text.push_str(&interface_table(&interfaces(status)?));
+    text.push_str(&folded_table(&interfaces(status)?, &status["ledger"]));
     // Keys that this version has no text for, such as those of a newer agent.
     for (key, value) in status.as_object().into_iter().flatten() {
-        const SHOWN: [&str; 9] = [
+        const SHOWN: [&str; 10] = [
             "version",
+            "revision",
             "node",
             "uptime_s",
             "config",
@@ -220,85 +288,6 @@ fn config_text(config: &ConfigStatus, colored: bool) -> String {
     text
 }
 
-/// Describes an agent that is not alive or not ready; empty for others.
-fn health_text(health: &Health, colored: bool) -> String {
-    let mut text = String::new();
-    let questions = [(&health.live, "not alive"), (&health.ready, "not ready")];
-    // Readiness includes liveness, so the first failure is enough.
-    if let Some((probe, what)) = questions.into_iter().find(|(probe, _)| !probe.reasons.is_empty())
-    {
-        for reason in &probe.reasons {
-            text.push_str(&paint(colored, Color::Bad, &format!("{what}: {reason}")));
-            text.push('\n');
-        }
-    }
-    text
-}
-
-/// Formats the interfaces as a table.
-pub(super) fn interface_table(interfaces: &[InterfaceStatus]) -> String {
-    let mut rows = vec![
-        ["INTERFACE", "KIND", "WANTED", "BY", "FOR", "INGRESS", "EGRESS", "WHY"].map(Cell::from),
-    ];
-    for interface in interfaces {
-        let by = match interface.wanted_by {
-            WantedBy::File => "file",
-            WantedBy::Annotation => "annotation",
-            WantedBy::Command => "command",
-        };
-        let color = if interface.is_as_wanted() { Color::Plain } else { Color::Bad };
-        let switched = match interface.wanted_by {
-            WantedBy::File => Color::Plain,
-            WantedBy::Annotation | WantedBy::Command => Color::Notable,
-        };
-        let lasts = interface.wanted_for_s.map_or_else(|| "-".to_owned(), duration_text);
-        rows.push([
-            interface.name.as_str().into(),
-            if interface.ifindex == 0 { "absent".into() } else { interface.kind.as_str().into() },
-            Cell::new(switched, wanted_text(interface.wanted)),
-            Cell::new(switched, by),
-            Cell::new(switched, lasts),
-            actual_cell(&interface.ingress),
-            actual_cell(&interface.egress),
-            Cell::new(color, why_text(interface)),
-        ]);
-    }
-    if interfaces.is_empty() {
-        return "no interfaces\n".to_owned();
-    }
-    table(&rows, colored())
-}
-
-const fn wanted_text(wanted: Option<Directions>) -> &'static str {
-    match wanted {
-        None => "off",
-        Some(Directions::Both) => "both",
-        Some(Directions::Ingress) => "ingress",
-        Some(Directions::Egress) => "egress",
-    }
-}
-
-/// Returns the hook of a direction, in parentheses while capture is switched off.
-fn actual_cell(actual: &Actual) -> Cell {
-    match (&actual.hook, actual.capturing, &actual.shadowed) {
-        (Some(hook), true, None) => Cell::new(Color::Good, hook),
-        (Some(hook), true, Some(_)) => Cell::new(Color::Bad, format!("{hook}, shadowed")),
-        (Some(hook), false, _) => format!("off ({hook})").into(),
-        (None, ..) => "off".into(),
-    }
-}
-
-fn why_text(interface: &InterfaceStatus) -> String {
-    let InterfaceStatus { why, ingress, egress, .. } = interface;
-    let shadowed = [("ingress", ingress), ("egress", egress)].into_iter();
-    let shadowed = shadowed.filter_map(|(direction, actual)| {
-        Some(format!("{direction} shadowed by {}", actual.shadowed.as_ref()?))
-    });
-    let parts: Vec<String> =
-        Some(why.clone()).filter(|why| !why.is_empty()).into_iter().chain(shadowed).collect();
-    parts.join("; ")
-}
-
 fn duration_text(seconds: u64) -> String {
     let printer = SpanPrinter::new().designator(Designator::Compact).spacing(Spacing::BetweenUnits);
     let duration = SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
@@ -341,53 +330,25 @@ fn plain(value: &Value) -> String {
 mod tests {
     use super::*;
 
-    fn interface(wanted: Option<Directions>, ingress: bool, egress: bool) -> InterfaceStatus {
-        let actual = |capturing| Actual { capturing, hook: Some("tcx".to_owned()), shadowed: None };
-        InterfaceStatus {
-            name: "eth0".to_owned(),
-            ifindex: 2,
-            kind: "veth".to_owned(),
-            wanted,
-            wanted_by: WantedBy::Command,
-            wanted_for_s: Some(581),
-            ingress: actual(ingress),
-            egress: actual(egress),
-            why: "first choice".to_owned(),
-        }
-    }
-
     #[test]
-    fn an_interface_is_as_wanted_if_each_direction_is() {
-        let both = Some(Directions::Both);
-        assert!(interface(both, true, true).is_as_wanted());
-        assert!(interface(Some(Directions::Ingress), true, false).is_as_wanted());
-        assert!(interface(None, false, false).is_as_wanted());
-        for wrong in [
-            interface(both, true, false),
-            interface(Some(Directions::Egress), true, true),
-            interface(None, true, false),
-        ] {
-            assert!(!wrong.is_as_wanted(), "{wrong:?}");
-        }
-        let mut shadowed = interface(both, true, true);
-        shadowed.egress.shadowed = Some("cilium".to_owned());
-        assert!(!shadowed.is_as_wanted());
-        let loopback =
-            InterfaceStatus { kind: "loopback".to_owned(), ..interface(both, true, false) };
-        assert!(loopback.is_as_wanted());
-    }
-
-    #[test]
-    fn the_table_shows_the_desired_and_the_observed_state_and_the_reason() {
-        let mut off = interface(None, false, false);
-        off.egress.hook = None;
-        off.ingress.shadowed = Some("another".to_owned());
+    fn the_interfaces_that_match_have_their_packets() {
+        let status = serde_json::json!({
+            "interfaces": [{"name": "eth0", "ifindex": 2}, {"name": "veth1", "ifindex": 3},
+                {"name": "veth2", "ifindex": 4}],
+            "ledger": {"interfaces": [{"name": "veth1", "ifindex": 3, "hooks": {},
+                "ingress": {"seen": 5}, "egress": {"seen": 6}}]},
+        });
+        let found = matching(&status, &Pattern::new("veth*").unwrap()).unwrap();
         assert_eq!(
-            interface_table(&[off]),
-            "INTERFACE  KIND  WANTED  BY       FOR     INGRESS    EGRESS  WHY\n\
-             eth0       veth  off     command  9m 41s  off (tcx)  off     first choice; ingress \
-             shadowed by another\n"
+            Value::Array(found),
+            serde_json::json!([
+                {"name": "veth1", "ifindex": 3,
+                    "packets": {"ingress": {"seen": 5}, "egress": {"seen": 6}}},
+                {"name": "veth2", "ifindex": 4, "packets": null},
+            ])
         );
+        let error = matching(&status, &Pattern::new("eht0").unwrap()).unwrap_err().to_string();
+        assert_eq!(error, "the agent has no interface \"eht0\"; it has: eth0, veth1, veth2");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tap53::{
 };
 use tap53_capture::interfaces::InterfaceStatus;
 
-use super::{status, table::print};
+use super::{output::Output, status};
 use crate::exit;
 
 pub(super) const ENABLE_EXAMPLES: &str = "\
@@ -80,6 +80,8 @@ pub(crate) struct Enable {
     #[arg(long = "for", value_name = "DURATION", value_parser = lasting)]
     lasts: Option<Duration>,
     #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
     socket: Socket,
 }
 
@@ -95,6 +97,8 @@ pub(crate) struct Disable {
     #[arg(long = "for", value_name = "DURATION", value_parser = lasting)]
     lasts: Option<Duration>,
     #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
     socket: Socket,
 }
 
@@ -104,29 +108,33 @@ pub(crate) struct Reset {
     #[arg(value_name = "IFACE|PATTERN")]
     pattern: String,
     #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
     socket: Socket,
 }
 
 pub(crate) fn enable(arguments: Enable) -> anyhow::Result<ExitCode> {
-    let Enable { pattern, direction, lasts, socket } = arguments;
+    let Enable { pattern, direction, lasts, output, socket } = arguments;
     let call = Call::Enable { pattern, directions: direction, lasts_ms: milliseconds(lasts) };
-    switch(&socket, call)
+    switch(&socket, call, output)
 }
 
 pub(crate) fn disable(arguments: Disable) -> anyhow::Result<ExitCode> {
-    let Disable { pattern, detach, lasts, socket } = arguments;
-    switch(&socket, Call::Disable { pattern, detach, lasts_ms: milliseconds(lasts) })
+    let Disable { pattern, detach, lasts, output, socket } = arguments;
+    let call = Call::Disable { pattern, detach, lasts_ms: milliseconds(lasts) };
+    switch(&socket, call, output)
 }
 
 pub(crate) fn reset(arguments: Reset) -> anyhow::Result<ExitCode> {
-    let Reset { pattern, socket } = arguments;
+    let Reset { pattern, output, socket } = arguments;
     // Always a success: whether the interfaces can be captured from then is shown, not checked.
-    print(&status::interface_table(&socket.client().switch(Call::Reset { pattern })?))
+    let interfaces = socket.client().switch(Call::Reset { pattern })?;
+    output.print(&interfaces, || status::interface_table(&interfaces))
 }
 
-fn switch(socket: &Socket, call: Call) -> anyhow::Result<ExitCode> {
+fn switch(socket: &Socket, call: Call, output: Output) -> anyhow::Result<ExitCode> {
     let interfaces = socket.client().switch(call)?;
-    print(&status::interface_table(&interfaces))?;
+    output.print(&interfaces, || status::interface_table(&interfaces))?;
     let as_wanted = interfaces.iter().all(InterfaceStatus::is_as_wanted);
     Ok(if as_wanted { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) })
 }
@@ -136,7 +144,7 @@ fn milliseconds(lasts: Option<Duration>) -> Option<u64> {
 }
 
 /// Parses a duration such as `90s`, `10m` or `1h 30m`.
-fn lasting(text: &str) -> Result<Duration, String> {
+pub(super) fn lasting(text: &str) -> Result<Duration, String> {
     let duration: SignedDuration =
         text.parse().map_err(|_| "write it as 90s, 10m, 2h or 1h30m".to_owned())?;
     Duration::try_from(duration)

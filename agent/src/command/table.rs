@@ -73,7 +73,7 @@ pub(super) fn paint(colored: bool, color: Color, text: &str) -> String {
 }
 
 /// Escapes everything in `text` that controls a terminal, except line feeds and these colours.
-fn printable(mut text: &str, colored: bool) -> String {
+pub(super) fn printable(mut text: &str, colored: bool) -> String {
     let codes = [Color::Good, Color::Notable, Color::Bad, Color::Heading].map(Color::code);
     let mut out = String::with_capacity(text.len());
     while let Some(at) = text.find('\x1b').filter(|_| colored) {
@@ -118,7 +118,12 @@ pub(super) fn table<R: AsRef<[Cell]>>(rows: &[R], colored: bool) -> String {
 
 /// Prints to standard output. A closed pipe, as of `head`, is not an error.
 pub(super) fn print(text: &str) -> anyhow::Result<ExitCode> {
-    match io::stdout().write_all(printable(text, colored()).as_bytes()) {
+    print_bytes(printable(text, colored()).as_bytes())
+}
+
+/// Prints a generated file to standard output as it is. A closed pipe is not an error.
+pub(super) fn print_bytes(bytes: &[u8]) -> anyhow::Result<ExitCode> {
+    match io::stdout().write_all(bytes) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             Err(error).context("cannot write to standard output")
         }

@@ -2,15 +2,15 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::{Context, bail};
-use clap::{Args, ValueEnum};
+use anyhow::bail;
+use clap::Args;
 use tap53::{
     config::{Config, KafkaConfig, Overrides, SinkConfig},
     verify::{Options, Verifier, read_files, read_topics},
 };
 use tap53_ledger::signature::VerifyingKey;
 
-use super::table::print;
+use super::output::Output;
 use crate::exit;
 
 pub(super) const EXAMPLES: &str = "\
@@ -42,15 +42,8 @@ pub(crate) struct Arguments {
     /// retention
     #[arg(long)]
     expired: bool,
-    /// Format of the report
-    #[arg(short, long, value_enum, default_value = "text", value_name = "FORMAT")]
+    #[command(flatten)]
     output: Output,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Text,
-    Json,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
@@ -73,13 +66,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         None => read_files(&mut verifier, &arguments.files)?,
     }
     let report = verifier.finish();
-    match arguments.output {
-        Output::Text => print(&report.to_string())?,
-        Output::Json => {
-            let json = serde_json::to_string_pretty(&report).context("cannot write JSON")?;
-            print(&(json + "\n"))?
-        }
-    };
+    arguments.output.print(&report, || report.to_string())?;
     Ok(ExitCode::from(if report.findings.is_empty() { 0 } else { exit::LOSS }))
 }
 

@@ -48,7 +48,7 @@ use tap53_attribution as enrich;
 pub use tap53_attribution::config::{ContainersConfig, KubernetesConfig, Scope};
 pub use tap53_base::{
     privileges::config::{PrivilegesConfig, RunAs},
-    settings::{Problem, prefix},
+    settings::{Machine, Problem, prefix},
 };
 pub use tap53_capture::{
     capture::config::{
@@ -166,6 +166,9 @@ pub struct Overrides {
     pub log_level: Option<LogLevel>,
     /// `--log-format`: replaces `log.format`.
     pub log_format: Option<LogFormat>,
+    /// `--offline`: [`Machine::Other`]. Such a configuration is only checked, since its keys are
+    /// placeholders.
+    pub machine: Machine,
 }
 
 /// Maximum size of a configuration file in bytes: four times that of a ConfigMap. The parser limits the
@@ -199,18 +202,20 @@ impl Config {
         let root = match text {
             // An empty file, for which the parser would return an error.
             text if text.trim().is_empty() => None,
-            text => Some(settings::parse(text).map_err(|cause| Error::Syntax {
-                path: path.map(PathBuf::from).unwrap_or_default(),
-                cause: Box::new(cause),
-            })?),
+            text => Some(
+                settings::parse(text)
+                    .map_err(|cause| Error::syntax(path.unwrap_or(Path::new("")), text, &cause))?,
+            ),
         };
         let mut problems = Vec::new();
-        let config = Section::root(root, &mut problems, |root| Self::read(root, overrides));
+        let config = Section::root_on(overrides.machine, root, &mut problems, |root| {
+            Self::read(root, overrides)
+        });
         if problems.is_empty() {
             Ok(config)
         } else {
             // In the file's order; problems that are not in the file come last.
-            problems.sort_by_key(|problem| problem.line.unwrap_or(u64::MAX));
+            problems.sort_by_key(|problem| problem.place.map_or(u64::MAX, |(line, _)| line));
             Err(Error::Refused { file: path.map(PathBuf::from), problems })
         }
     }
@@ -269,7 +274,13 @@ impl Config {
     }
 }
 
+/// The name of a node that is not known: it is that of the machine on which the agent will run.
+const UNKNOWN_NODE: &str = "unknown";
+
 fn host_name(root: &mut Section<'_>) -> String {
+    if root.machine() == Machine::Other {
+        return UNKNOWN_NODE.to_owned();
+    }
     match gethostname().map(|name| name.into_string()) {
         Ok(Ok(name)) if label(&name).is_ok() => name,
         _ => {

@@ -58,6 +58,8 @@ pub enum Refusal {
 pub struct Status {
     /// Version of the agent.
     pub version: &'static str,
+    /// Revision of its sources.
+    pub revision: &'static str,
     /// Name of the node in the records.
     pub node: String,
     /// Seconds since the start.

@@ -88,6 +88,7 @@ fn interface(name: &str) -> InterfaceStatus {
 pub(crate) fn status() -> Status {
     Status {
         version: "1.2.3",
+        revision: "abc",
         node: "node-1".to_owned(),
         uptime_s: 5,
         config: ConfigStatus::default(),

@@ -11,7 +11,7 @@ pub(super) fn look(subject: &Subject<'_>) -> Vec<Check> {
     if subject.config.is_err() {
         checks.push(Check::warn(
             AREA,
-            "interfaces, resources, outputs, kafka, kubernetes",
+            "interfaces, resources, outputs, kafka, kubernetes, telemetry",
             "not checked, since the configuration is invalid",
             "correct the problems above, then: tap53 doctor",
         ));
@@ -38,8 +38,8 @@ fn file(subject: &Subject<'_>) -> Vec<Check> {
         Err(Error::Refused { problems, .. }) => problems
             .iter()
             .map(|problem| {
-                let what = match problem.line {
-                    Some(line) => format!("{file}:{line}"),
+                let what = match problem.place {
+                    Some((line, column)) => format!("{file}:{line}:{column}"),
                     None => file.clone(),
                 };
                 let fix = fix(problem).unwrap_or_else(|| format!("correct it, then: {check}"));

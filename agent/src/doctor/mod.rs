@@ -23,6 +23,7 @@ mod outputs;
 mod privileges;
 mod registry;
 mod resources;
+mod telemetry;
 
 use std::{env, fmt, net::SocketAddr, path::Path};
 
@@ -163,6 +164,7 @@ pub fn examine(subject: &Subject<'_>) -> Report {
         checks.push(containers::look(config, home));
     }
     checks.extend(control::look(config));
+    checks.extend(config.map(telemetry::look));
     checks.extend(clock::look());
     if let Some(server) = subject.live {
         checks.extend(live::look(config, server));

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    replay::{Plan, Replay, Speed},
+    replay::{Ending, Plan, Replay, Speed},
 };
 
 /// Batches between the replay and the question: enough that neither waits for a single slow batch.
@@ -148,7 +148,8 @@ fn replay(
     let replay = Replay::start_with_sinks(config, &plan, sinks, &ended).map_err(Error::Start)?;
     let (taken, finished) = thread::scope(|scope| {
         let taker = scope.spawn(|| take_blocks(blocks, receiver, &first));
-        let finished = wait(&ended).map(|()| replay.finish(config.shutdown.flush_timeout));
+        let finished =
+            wait(&ended).map(|()| replay.finish(config.shutdown.flush_timeout, Ending::Ended));
         (taker.join(), finished)
     });
     match finished.map_err(Error::Output)? {

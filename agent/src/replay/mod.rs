@@ -42,7 +42,7 @@ pub use hook::FileHook;
 pub use input::STANDARD_INPUT;
 pub use link::Link;
 pub use pace::Speed;
-pub use session::{Outcome, Plan, Replay, StartError};
+pub use session::{Ending, Outcome, Plan, Replay, StartError};
 
 /// An error of reading a file. Each message includes its cause, so `source()` does not return it again.
 #[derive(Debug, thiserror::Error)]

@@ -52,6 +52,15 @@ pub enum StartError {
     Thread(std::io::Error),
 }
 
+/// The reason why a replay ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It has ended by itself.
+    Ended,
+    /// Somebody ends it.
+    Interrupted,
+}
+
 /// The outcome of a replay.
 #[derive(Debug)]
 pub struct Outcome {
@@ -174,7 +183,11 @@ impl Replay {
     ///
     /// # Errors
     /// When an encoder could not be created.
-    pub fn finish(mut self, flush_timeout: Duration) -> Result<Outcome, encode::Error> {
+    pub fn finish(
+        mut self,
+        flush_timeout: Duration,
+        ending: Ending,
+    ) -> Result<Outcome, encode::Error> {
         let deadline = Instant::now() + flush_timeout;
         let stopped = !self.control.complete.load(Ordering::Acquire);
         let (mut errors, mut is_abandoned) = (Vec::new(), false);
@@ -210,8 +223,11 @@ impl Replay {
             }
         }
         for sink in &self.sinks {
-            let left = deadline.saturating_duration_since(Instant::now());
-            sink.sink.close(left.max(MIN_FLUSH_TIMEOUT));
+            let left = deadline.saturating_duration_since(Instant::now()).max(MIN_FLUSH_TIMEOUT);
+            match ending {
+                Ending::Interrupted if stopped => sink.sink.close_interrupted(left),
+                Ending::Interrupted | Ending::Ended => sink.sink.close(left),
+            }
         }
         let mut ledger = self.read_ledger(true, is_abandoned);
         if std::mem::take(&mut self.summaries).end(&ledger) {

@@ -405,7 +405,7 @@ fn replay_sections(sections: u64) -> (u64, u64) {
     let replay = Replay::start(&config, &plan, &ended).unwrap();
     let control = replay.control();
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(ended.notified());
-    let outcome = replay.finish(std::time::Duration::from_secs(60)).unwrap();
+    let outcome = replay.finish(std::time::Duration::from_secs(60), Ending::Ended).unwrap();
     assert!(outcome.ledger.balanced() && outcome.errors.is_empty(), "{}", outcome.ledger);
     let ledger = serde_json::to_value(&outcome.ledger).unwrap();
     let created = ledger["agent"]["records"]["created"].as_u64().unwrap();

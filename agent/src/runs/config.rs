@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde::Serialize;
-use tap53_base::settings::{Section, own_directory, text};
+use tap53_base::settings::{Section, own_directory};
 
 /// The directory in which a run saves its state for the next one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -16,6 +16,6 @@ pub struct StateConfig {
 
 impl StateConfig {
     pub(crate) fn read(section: &mut Section<'_>) -> Self {
-        Self { directory: section.read("directory", text(own_directory)) }
+        Self { directory: section.read("directory", section.path(own_directory)) }
     }
 }

@@ -233,6 +233,13 @@ fn log_previous_run(previous: &PreviousRun) {
     let Bounds { at_least, at_most } = gap.packets;
     let seconds = format!("{:.3}", gap.seconds);
     match previous.ended {
+        _ if missed_nothing(previous, gap) => tracing::info!(
+            event = "gap_between_runs",
+            seconds,
+            at_least,
+            at_most,
+            "no packet passed uncaptured between the previous run and this one"
+        ),
         End::InGoodOrder | End::StillRunning => tracing::warn!(
             event = "gap_between_runs",
             seconds,
@@ -256,6 +263,13 @@ fn log_previous_run(previous: &PreviousRun) {
             );
         }
     }
+}
+
+/// Returns true if no packet passed in the gap, and the previous run had nothing in memory.
+fn missed_nothing(previous: &PreviousRun, gap: &Gap) -> bool {
+    let Standing { packets_in_rings, messages_pending, records_in_memory, .. } = &previous.standing;
+    let in_memory = packets_in_rings + messages_pending + records_in_memory.values().sum::<u64>();
+    gap.packets.at_most == 0 && (previous.ended != End::Killed || in_memory == 0)
 }
 
 /// Reads the devices' packet counters; empty if that fails.

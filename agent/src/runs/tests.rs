@@ -36,6 +36,31 @@ fn of(at_least: u64, at_most: u64) -> Option<Bounds> {
 }
 
 #[test]
+fn a_gap_without_packets_is_no_reason_for_a_warning() {
+    let gap = |at_most| {
+        let packets = Bounds { at_least: 0, at_most };
+        Gap { seconds: 0.2, since: Since::Stop, packets, interfaces: Vec::new() }
+    };
+    let previous = |ended, packets_in_rings| PreviousRun {
+        ended,
+        last_written_at: String::new(),
+        gap: None,
+        standing: Standing { packets_in_rings, ..Standing::default() },
+    };
+    for (ended, in_rings, packets, expected) in [
+        (End::InGoodOrder, 0, 0, true),
+        (End::InGoodOrder, 0, 1, false),
+        (End::StillRunning, 0, 0, true),
+        (End::Killed, 0, 0, true),
+        (End::Killed, 1, 0, false),
+        (End::Killed, 0, 1, false),
+    ] {
+        let found = missed_nothing(&previous(ended, in_rings), &gap(packets));
+        assert_eq!(found, expected, "{ended:?} {in_rings} {packets}");
+    }
+}
+
+#[test]
 fn a_gap_is_counted_by_the_device_and_timed_without_the_wall_clock() {
     let gap = gap_after(&stopped(), &BOTH);
     assert_eq!((gap.seconds, gap.since), (1.5, Since::Stop));

@@ -6,14 +6,27 @@ use tap53_base::{
 };
 use tap53_capture::interfaces::InterfaceStatus;
 use tap53_ledger::SinkCounts;
+use tap53_sinks::State;
 
-use super::storing::Storing;
+use super::{conditions::Conditions, storing::Storing};
+
+/// A sink's counts and state at a look.
+#[derive(Clone, Debug)]
+pub struct SinkReading<'a> {
+    /// Name of the sink.
+    pub name: &'a str,
+    /// Its counts in the ledger.
+    pub counts: SinkCounts,
+    /// Its inner state.
+    pub state: State,
+}
 
 /// The state of workers and sinks from which liveness and readiness are derived.
 #[derive(Clone, Debug)]
 pub struct Vitals {
     liveness: Liveness,
     storing: Storing,
+    conditions: Conditions,
     /// The liveness that was logged last.
     logged_live: bool,
 }
@@ -22,7 +35,8 @@ impl Vitals {
     /// Returns vitals of an agent that is alive and ready.
     #[must_use]
     pub fn new(liveness: Liveness) -> Self {
-        Self { liveness, storing: Storing::default(), logged_live: true }
+        let conditions = Conditions::new(&now());
+        Self { liveness, storing: Storing::default(), conditions, logged_live: true }
     }
 
     /// Returns the workers' heartbeats.
@@ -32,8 +46,14 @@ impl Vitals {
     }
 
     /// Checks workers and sinks. Logs once when a worker stalls, and once when all have resumed.
-    pub fn look<'a>(&mut self, sinks: impl Iterator<Item = (&'a str, SinkCounts)>) {
-        self.storing.look(sinks);
+    pub fn look<'a>(&mut self, sinks: impl Iterator<Item = SinkReading<'a>>) {
+        let (sinks, now): (Vec<_>, _) = (sinks.collect(), now());
+        self.storing.look(sinks.iter().map(|sink| (sink.name, sink.counts)));
+        for SinkReading { name, state, .. } in &sinks {
+            let lost = self.storing.failing().find(|(failing, _)| failing == name);
+            let lost = lost.map(|(_, reason)| reason.name());
+            self.conditions.look_at_sink(name, lost, state, &now);
+        }
         let reasons = self.liveness.reasons(monotonic_ns());
         if reasons.is_empty() != self.logged_live {
             self.logged_live = reasons.is_empty();
@@ -45,21 +65,38 @@ impl Vitals {
         }
     }
 
+    /// Checks the desired interfaces.
+    pub fn look_at_interfaces(&mut self, interfaces: &[InterfaceStatus]) {
+        self.conditions.capture.update(not_as_wanted(interfaces), &now());
+    }
+
     /// Returns the health now.
     #[must_use]
     pub fn health(&self, interfaces: &[InterfaceStatus]) -> Health {
         let live = self.liveness.reasons(monotonic_ns());
         let mut ready = live.clone();
-        for interface in interfaces.iter().filter(|interface| !interface.is_as_wanted()) {
-            let InterfaceStatus { name, why, .. } = interface;
-            ready.push(format!("{name} is not captured from as wanted: {why}"));
-        }
+        ready.extend(not_as_wanted(interfaces));
         let mut failing_sinks = Vec::new();
         for (name, reason) in self.storing.failing() {
             failing_sinks.push(name.to_owned());
             let reason = reason.name();
             ready.push(format!("sink {name} lost the last records that it took: {reason}"));
         }
-        Health { live: live.into(), ready: ready.into(), failing_sinks }
+        let Conditions { capture, sinks } = self.conditions.clone();
+        Health { live: live.into(), ready: ready.into(), failing_sinks, capture, sinks }
     }
+}
+
+fn not_as_wanted(interfaces: &[InterfaceStatus]) -> Vec<String> {
+    let wrong = interfaces.iter().filter(|interface| !interface.is_as_wanted());
+    wrong
+        .map(|InterfaceStatus { name, why, .. }| {
+            format!("{name} is not captured from as wanted: {why}")
+        })
+        .collect()
+}
+
+/// Returns the time in RFC 3339, in seconds.
+fn now() -> String {
+    format!("{:.0}", jiff::Timestamp::now())
 }

@@ -17,6 +17,7 @@
 //! - **The server cannot block the agent**: it has its own thread without privileges, and limits on
 //!   connections, bytes and time. Its requests to the run loop are the same as those of an operator.
 
+mod conditions;
 pub mod config;
 pub(crate) mod confirmation;
 mod data_path;
@@ -33,5 +34,5 @@ pub use self::log::{
 };
 pub use data_path::DataPath;
 pub(crate) use data_path::WorkerView;
-pub use health::Vitals;
+pub use health::{SinkReading, Vitals};
 pub use server::{Server, Sources};

@@ -177,7 +177,7 @@ fn confine(filter: Filter) {
         tracing::warn!(
             event = "seccomp_unavailable",
             %error,
-            ?filter,
+            filter = filter.name(),
             "cannot install the seccomp filter"
         );
     }

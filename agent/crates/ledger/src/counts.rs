@@ -40,7 +40,8 @@ reasons! {
         /// The reader of standard output went away.
         Closed = "closed", Lost;
         /// It was not delivered by the deadline at the end, and was in memory alone: there is no spool, or
-        /// another agent has it, or it could not be written to.
+        /// another agent has it, or it could not be written to. Or a replay was interrupted, and the record
+        /// is in a file that was left unfinished.
         Unflushed = "unflushed", Lost, "raise `shutdown.flush_timeout_ms`; configure a `spool`";
         /// Kafka: the spool was full, and the record was among the oldest.
         DroppedOldest = "dropped_oldest", Lost, "raise `spool.max_bytes`; bring the broker back";

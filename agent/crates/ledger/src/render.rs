@@ -11,11 +11,14 @@ use super::{
     statement::{Interface, Ledger, Sink},
 };
 
+/// Minimum number of interfaces without a packet that are written as one line.
+const MIN_FOLDED: usize = 3;
+
 impl fmt::Display for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "ledger of {} at {}, run {}", self.node, self.written_at, self.run_id)?;
         self.write_gap(f)?;
-        self.interfaces.iter().try_for_each(|interface| write_interface(f, interface))?;
+        self.write_interfaces(f)?;
         self.write_packets(f)?;
         self.write_reassembly(f)?;
         let messages = &self.agent.messages;
@@ -42,6 +45,17 @@ impl Ledger {
             return writeln!(f, "{} packets passed", packets.at_most);
         }
         writeln!(f, "from {} to {} packets passed", packets.at_least, packets.at_most)
+    }
+
+    /// Writes the interfaces; several without a packet are one line.
+    fn write_interfaces(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_idle = |it: &&Interface| it.ingress.seen == 0 && it.egress.seen == 0;
+        let (idle, busy): (Vec<_>, Vec<_>) = self.interfaces.iter().partition(is_idle);
+        if idle.len() < MIN_FOLDED {
+            return self.interfaces.iter().try_for_each(|interface| write_interface(f, interface));
+        }
+        busy.into_iter().try_for_each(|interface| write_interface(f, interface))?;
+        writeln!(f, "  {} interfaces without a packet", idle.len())
     }
 
     fn write_packets(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

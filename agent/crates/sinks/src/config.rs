@@ -10,7 +10,7 @@ use std::{
 
 use clap::ValueEnum;
 use serde::Serialize;
-use tap53_base::settings::{Section, boolean, choice, label, seconds, text, whole_number};
+use tap53_base::settings::{Machine, Section, boolean, choice, label, seconds, text, whole_number};
 use tap53_records::encode::Profile;
 
 pub use kafka::{
@@ -251,7 +251,7 @@ impl StdoutConfig {
 impl FileConfig {
     fn read(section: &mut Section<'_>) -> Option<Self> {
         let name = name(section, "file");
-        let directory = section.require("directory", text(directory));
+        let directory = section.require("directory", section.path(directory));
         let prefix = section.read("prefix", text(file_prefix));
         // A block of the container format is written as a whole, so files cannot be smaller than a
         // few KiB.
@@ -272,8 +272,11 @@ impl FileConfig {
     }
 }
 
-fn directory(text: &str) -> Result<PathBuf, String> {
+fn directory(text: &str, machine: Machine) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
+    if machine == Machine::Other {
+        return Ok(path);
+    }
     match path.metadata() {
         Ok(metadata) if metadata.is_dir() => Ok(path),
         Ok(_) => Err("is not a directory".to_owned()),

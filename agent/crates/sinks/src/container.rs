@@ -102,6 +102,11 @@ impl Container {
         Ok(())
     }
 
+    /// Closes the file under its temporary name, which it returns. Its blocks are whole.
+    pub(super) fn leave(self) -> PathBuf {
+        self.partial
+    }
+
     /// Makes the file durable and gives it its final name.
     pub(super) fn finish(self) -> io::Result<PathBuf> {
         if !self.is_in_place() {

@@ -170,6 +170,25 @@ impl Files {
         }
     }
 
+    /// Leaves the open file under its temporary name: its records are not all that it should have.
+    fn leave_unfinished(&self, state: &mut State) {
+        let Some(open) = state.open.take() else { return };
+        self.counts.update(|counts| {
+            counts.in_flight -= open.amount;
+            counts.lose(SinkLoss::Unflushed, open.amount);
+        });
+        let (sink, records) = (&self.config.name, open.amount.records);
+        let path = open.container.leave();
+        tracing::warn!(
+            event = "file_left_unfinished",
+            sink,
+            records,
+            path = %path.display(),
+            "interrupted: the last file is incomplete and keeps its temporary name; its whole blocks \
+             can be read"
+        );
+    }
+
     fn with_state(&self, act: impl FnOnce(&mut State)) {
         act(&mut self.state.lock());
     }
@@ -231,6 +250,10 @@ impl Sink for Files {
 
     fn close(&self, _deadline: Duration) {
         self.with_state(|state| self.finish(state));
+    }
+
+    fn close_interrupted(&self, _deadline: Duration) {
+        self.with_state(|state| self.leave_unfinished(state));
     }
 }
 
@@ -299,6 +322,22 @@ mod tests {
         files.write(&batch());
         files.close(Duration::ZERO);
         assert_eq!(content(directory.path()), (2, 0));
+    }
+
+    #[test]
+    fn an_interruption_leaves_the_last_file_under_its_temporary_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = Files::open(&config(directory.path(), u64::MAX), "n").unwrap();
+        files.write(&batch());
+        files.close_interrupted(Duration::ZERO);
+        assert_eq!(content(directory.path()), (0, 1));
+        let counts = files.counts().read();
+        assert_eq!((counts.in_flight, counts.delivered), Default::default());
+        assert_eq!(counts.lost[SinkLoss::Unflushed as usize], Amount { records: 1, messages: 2 });
+        let partial = fs::read_dir(directory.path()).unwrap().next().unwrap().unwrap().path();
+        assert_eq!(Reader::new(fs::File::open(partial).unwrap()).unwrap().count(), 1);
+        files.close(Duration::ZERO);
+        assert_eq!(content(directory.path()), (0, 1));
     }
 
     #[test]

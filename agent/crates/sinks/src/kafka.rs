@@ -164,7 +164,11 @@ impl Sink for Kafka {
     }
 
     fn state(&self) -> State {
-        State { spool: self.delivery.spool_state(), kafka: self.context.statistics.read() }
+        State {
+            spool: self.delivery.spool_state(),
+            kafka: self.context.statistics.read(),
+            outage: self.context.ongoing_outage.read(),
+        }
     }
 
     fn write(&self, batch: &Batch) {

@@ -124,6 +124,12 @@ pub trait Sink: Send + Sync {
 
     /// Delivers what it holds within `deadline` and counts the rest as lost.
     fn close(&self, deadline: Duration);
+
+    /// As [`close`](Self::close), after an interruption: what it wrote last is not complete, and must
+    /// not look as if it were.
+    fn close_interrupted(&self, deadline: Duration) {
+        self.close(deadline);
+    }
 }
 
 /// The inner state of a sink, without its counts in the ledger.
@@ -133,6 +139,8 @@ pub struct State {
     pub spool: Option<SpoolState>,
     /// The latest statistics of librdkafka.
     pub kafka: Option<Arc<Statistics>>,
+    /// The reason why it does not deliver now, although it may lose nothing; `None` while it delivers.
+    pub outage: Option<String>,
 }
 
 /// The state of a spool, without its counts in the ledger.

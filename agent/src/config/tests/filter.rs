@@ -67,7 +67,7 @@ fn every_problem_is_named_with_its_key() {
             "filter.qnames.allow[6]: \"a b\": has white space or control characters",
             "filter.qnames.allow[7]: \"\": must not be empty",
             "filter.qnames.deny[0]: 7: must be text: put it in quotes",
-            "filter.qname: no such key",
+            "filter.qname: no such key; did you mean qnames?",
             &format!("filter.qtypes.allow[0]: \"AAAAA\": {type_reason}"),
             &format!("filter.qtypes.allow[1]: \"TYPE70000\": {type_reason}"),
             &format!("filter.qtypes.allow[2]: \"TYPE\": {type_reason}"),

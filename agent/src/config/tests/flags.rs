@@ -10,6 +10,7 @@ fn flags_override_the_file() {
         stdout: Some(TextFormat::Text),
         log_level: Some(LogLevel::Error),
         log_format: Some(LogFormat::Json),
+        ..Overrides::default()
     };
     let config = parse_with(FULL, &overrides).unwrap();
     let include: Vec<_> = config.interfaces.include.iter().map(Selector::as_str).collect();

@@ -77,7 +77,7 @@ privacy:
             "privacy.client_address: \"hide\": must be one of keep, truncate, hash, drop",
             "privacy.server_address: needs a key: write {hash: {key_file: PATH}}",
             "privacy.reverse_names.truncate.ipv4: 33: must be a whole number from 0 to 32",
-            "privacy.reverse_names.truncate.ipv5: no such key",
+            "privacy.reverse_names.truncate.ipv5: no such key; did you mean ipv6?",
             "privacy.client_subnet: must be keep, drop or truncate",
             "privacy.cookies: \"truncate\": must be one of keep, drop",
             "privacy.clients: no such key",

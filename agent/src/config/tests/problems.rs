@@ -43,8 +43,8 @@ sink: []
             "node: 7: must be text: put it in quotes",
             "interfaces.include[0]: \"eth[\": is not a shell pattern: invalid range pattern at character 4",
             "interfaces.include[1]: \"\": must not be empty",
-            "interfaces.includes: no such key",
-            "capture.hook: \"xpd\": must be one of auto, xdp, tc",
+            "interfaces.includes: no such key; did you mean include?",
+            "capture.hook: \"xpd\": must be one of auto, xdp, tc; did you mean xdp?",
             "capture.ports[0]: 0: must be a whole number from 1 to 65535, or one of mdns, llmnr",
             "capture.ports[2]: 70000: must be a whole number from 1 to 65535, or one of mdns, llmnr",
             "capture.ports[3]: \"53\": must be a whole number from 1 to 65535, or one of mdns, llmnr",
@@ -69,7 +69,7 @@ sink: []
             "dns_metrics.by: \"pod\": must be one of workload, namespace",
             "dns_metrics.max_series: 31: must be a whole number from 32 to 20000",
             "dns_metrics.top: 257: must be a whole number from 1 to 256",
-            "sink: no such key",
+            "sink: no such key; did you mean sinks?",
         ]
     );
 }
@@ -79,7 +79,7 @@ fn a_message_names_file_and_line() {
     let error = parse("interfaces:\n  include: [lo]\ncapture:\n  workers: 65\n").unwrap_err();
     assert_eq!(
         error.to_string(),
-        "tap53.yaml:4: capture.workers: 65: must be a whole number from 0 to 64"
+        "tap53.yaml:4:12: capture.workers: 65: must be a whole number from 0 to 64"
     );
     let error = parse("pair: {}").unwrap_err();
     assert_eq!(
@@ -87,6 +87,59 @@ fn a_message_names_file_and_line() {
         "tap53.yaml: interfaces.include: missing: name the interfaces to capture from, here or \
          with --interface"
     );
+}
+
+#[test]
+fn names_that_were_probably_meant_are_suggested() {
+    let found = problems(
+        "interfaces: {include: [lo]}\ncaptur: {}\nsinks:\n  - {type: kafak, broker: [b]}\n  \
+         - {type: kafka, brokrs: [\"b:1\"], topic: t, compresion: zstd, frobnicate: 1}\n",
+    );
+    assert_eq!(
+        found,
+        [
+            "captur: no such key; did you mean capture?",
+            "sinks[0].type: \"kafak\": must be one of stdout, file, kafka; did you mean kafka?",
+            "sinks[1].brokers: missing: name at least one, host:port",
+            "sinks[1].brokrs: no such key; did you mean brokers?",
+            "sinks[1].compresion: no such key; did you mean compression?",
+            "sinks[1].frobnicate: no such key",
+        ]
+    );
+}
+
+#[test]
+fn offline_no_file_that_the_configuration_names_is_looked_at() {
+    let text = r#"
+interfaces: {include: [eth0]}
+privacy: {client_address: {hash: {key_file: /nonexistent/key}}}
+state: {directory: /etc/passwd}
+sinks:
+  - {type: file, directory: /nonexistent/out}
+  - type: kafka
+    brokers: ["kafka:9093"]
+    topic: dns
+    tls: {ca_file: /nonexistent/ca.pem}
+    sasl: {mechanism: scram-sha-512, username: u, password_file: /nonexistent/password}
+    registry: {urls: ["https://registry:8081"], ca_file: /nonexistent/ca.pem}
+    summary: {topic: ledger, chain: true, signing_key_file: /nonexistent/key.pem}
+"#;
+    let offline = Overrides { machine: Machine::Other, ..Overrides::default() };
+    let config = parse_with(text, &offline).unwrap();
+    assert_eq!(config.node, "unknown");
+    let yaml = config.to_yaml().unwrap();
+    for path in ["/nonexistent/key", "/nonexistent/out", "/nonexistent/key.pem", "/etc/passwd"] {
+        assert!(yaml.contains(path), "{path} is missing in {yaml}");
+    }
+    // Syntax and meaning are checked as always.
+    for wrong in ["brokers: []", "topic: \"a b\"", "spool: {directory: relative}"] {
+        let text = text.replace("    topic: dns\n", &format!("    {wrong}\n"));
+        assert!(parse_with(&text, &offline).is_err(), "{wrong}");
+    }
+    let here = problems(text);
+    for key in ["key_file", "state.directory", "sinks[0].directory", "ca_file", "password_file"] {
+        assert!(here.iter().any(|problem| problem.contains(key)), "{key}: {here:?}");
+    }
 }
 
 #[test]
@@ -100,13 +153,14 @@ fn a_missing_file_is_named_with_the_error() {
 
 #[test]
 fn broken_yaml_and_duplicate_keys_are_refused_with_their_line() {
-    for (text, place) in
-        [("interfaces: [", "line 1, column 13"), ("node: a\nnode: b\n", "line 2, column 1")]
+    for (text, place, line) in
+        [("interfaces: [", ":1:13: ", "interfaces: ["), ("node: a\nnode: b\n", ":2:1: ", "node: b")]
     {
         let message = parse(text).unwrap_err().to_string();
-        assert!(message.starts_with("tap53.yaml: "), "{message}");
-        assert!(message.ends_with(place), "{message}");
-        assert!(!message.contains('\n'), "{message}");
+        assert!(message.starts_with(&format!("tap53.yaml{place}")), "{message}");
+        let (reason, quoted) = message.split_once('\n').unwrap();
+        assert_eq!(quoted, format!("  {line}"));
+        assert!(!reason.contains(" line "), "the place is named once: {message}");
     }
     assert_eq!(problems("- just\n- a list\n")[0], "a list: must be a section of keys and values");
 }

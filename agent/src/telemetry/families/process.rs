@@ -1,6 +1,7 @@
 //! The control socket, those who follow, and the process.
 
 use super::{Counter, Family, Gauge};
+use crate::version::SCHEMA_VERSION;
 
 pub(super) const FAMILIES: &[Family] = &[
     // Control socket.
@@ -105,9 +106,12 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_build_info",
         kind: Gauge,
-        help: "Always 1; the label has the version of the agent.",
-        labels: &["version"],
-        collect: |r, s| s.flag(&[r.status.version], true),
+        help: "Always 1; the labels have the version of the agent, the revision of its sources, and the version of the record's schema.",
+        labels: &["version", "revision", "schema_version"],
+        collect: |r, s| {
+            let schema_version = SCHEMA_VERSION.to_string();
+            s.flag(&[r.status.version, r.status.revision, &schema_version], true);
+        },
     },
     Family {
         name: "process_start_time_seconds",

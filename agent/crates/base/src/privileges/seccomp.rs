@@ -153,6 +153,14 @@ pub(super) enum Filter {
 }
 
 impl Filter {
+    /// Returns the name for the log.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Common => "common",
+            Self::Work => "work",
+        }
+    }
+
     /// Installs the filter on this thread, and on those that it starts. It cannot be removed.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 //! them.
 
 mod problem;
+mod suggestion;
 mod tree;
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
@@ -13,8 +14,10 @@ use glob::Pattern;
 use ipnet::IpNet;
 
 pub use problem::Problem;
+pub use suggestion::nearest;
 pub use tree::{
-    Section, Value, boolean, choice, label, milliseconds, parse, seconds, text, whole_number,
+    Machine, Section, Value, boolean, choice, label, milliseconds, parse, seconds, text,
+    whole_number,
 };
 
 /// Reads a shell pattern of interface names.
@@ -70,11 +73,11 @@ pub fn prefix(text: &str) -> Result<IpNet, String> {
 ///
 /// # Errors
 /// Fails if the path is relative, or names a file that is not a directory.
-pub fn own_directory(text: &str) -> Result<PathBuf, String> {
+pub fn own_directory(text: &str, machine: Machine) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     if !path.is_absolute() {
         Err("must be an absolute path".to_owned())
-    } else if path.exists() && !path.is_dir() {
+    } else if machine == Machine::Agent && path.exists() && !path.is_dir() {
         Err("is not a directory".to_owned())
     } else {
         Ok(path)

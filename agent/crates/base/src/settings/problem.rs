@@ -10,8 +10,8 @@ const SHOWN_CHARACTERS: usize = 200;
 pub struct Problem {
     /// The key, `sinks[1].rotate_bytes`, or the flag, `--interface`.
     pub path: String,
-    /// Line of the file, from 1; `None` where the key is missing or a flag is wrong.
-    pub line: Option<u64>,
+    /// Line and column of the file, from 1; `None` where the key is missing or a flag is wrong.
+    pub place: Option<(u64, u64)>,
     /// The value found, with texts in quotes; `None` if there is none.
     pub value: Option<String>,
     /// The reason why the value is refused.

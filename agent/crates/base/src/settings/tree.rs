@@ -3,13 +3,13 @@
 //! Serde's derived readers stop at the first error. This reader collects problems and continues, so
 //! that an operator sees all of them at once.
 
-use std::{fmt, ops::RangeInclusive, time::Duration};
+use std::{collections::BTreeSet, fmt, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use clap::ValueEnum;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
-use super::Problem;
+use super::{Problem, suggestion::with_suggestion};
 
 /// A node of the file.
 pub(super) type Node = Spanned<Value>;
@@ -124,9 +124,27 @@ pub fn parse(text: &str) -> Result<Node, serde_saphyr::Error> {
 /// A section of the file. Readers take keys one by one; a key that remains is reported as unknown.
 pub struct Section<'p> {
     path: String,
-    line: Option<u64>,
+    place: Option<(u64, u64)>,
     entries: Vec<(Spanned<String>, Node)>,
+    /// Keys that readers asked for: those that the section may have.
+    known: BTreeSet<String>,
+    machine: Machine,
     problems: &'p mut Vec<Problem>,
+}
+
+/// The machine on which a configuration is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Machine {
+    /// The one that the agent will run on: files that the configuration names are looked at.
+    #[default]
+    Agent,
+    /// Another one: nothing but the text of the configuration is looked at.
+    Other,
+}
+
+/// Returns line and column of a node, from 1.
+fn place<T>(node: &Spanned<T>) -> (u64, u64) {
+    (node.referenced.line(), node.referenced.column())
 }
 
 impl<'p> Section<'p> {
@@ -136,16 +154,27 @@ impl<'p> Section<'p> {
         problems: &'p mut Vec<Problem>,
         read: impl FnOnce(&mut Section<'_>) -> T,
     ) -> T {
-        Self::open(String::new(), node, problems, read)
+        Self::root_on(Machine::Agent, node, problems, read)
+    }
+
+    /// As [`Section::root`], on a certain machine.
+    pub fn root_on<T>(
+        machine: Machine,
+        node: Option<Node>,
+        problems: &'p mut Vec<Problem>,
+        read: impl FnOnce(&mut Section<'_>) -> T,
+    ) -> T {
+        Self::open(String::new(), node, machine, problems, read)
     }
 
     fn open<T>(
         path: String,
         node: Option<Node>,
+        machine: Machine,
         problems: &mut Vec<Problem>,
         read: impl FnOnce(&mut Section<'_>) -> T,
     ) -> T {
-        let line = node.as_ref().map(|node| node.referenced.line());
+        let place = node.as_ref().map(place);
         let entries = match node.map(|node| node.value) {
             // A key without a value: all entries below it are commented out.
             None | Some(Value::Null) => Vec::new(),
@@ -153,24 +182,32 @@ impl<'p> Section<'p> {
             Some(other) => {
                 problems.push(Problem {
                     path: path.clone(),
-                    line,
+                    place,
                     value: Some(other.to_string()),
                     reason: "must be a section of keys and values".to_owned(),
                 });
                 Vec::new()
             }
         };
-        let mut section = Section { path, line, entries, problems };
+        let known = BTreeSet::new();
+        let mut section = Section { path, place, entries, known, machine, problems };
         let result = read(&mut section);
-        for (key, _) in std::mem::take(&mut section.entries) {
-            section.problems.push(Problem {
-                path: section.path_of(&key.value),
-                line: Some(key.referenced.line()),
+        section.report_unknown();
+        result
+    }
+
+    /// Reports the keys that no reader took.
+    fn report_unknown(&mut self) {
+        for (key, _) in std::mem::take(&mut self.entries) {
+            let known = self.known.iter().map(String::as_str);
+            let reason = with_suggestion("no such key".to_owned(), &key.value, known);
+            self.problems.push(Problem {
+                path: self.path_of(&key.value),
+                place: Some(place(&key)),
                 value: None,
-                reason: "no such key".to_owned(),
+                reason,
             });
         }
-        result
     }
 
     fn path_of(&self, key: &str) -> String {
@@ -178,6 +215,7 @@ impl<'p> Section<'p> {
     }
 
     fn take(&mut self, key: &str) -> Option<Node> {
+        self.known.insert(key.to_owned());
         let position = self.entries.iter().position(|(name, _)| name.value == key)?;
         Some(self.entries.remove(position).1)
     }
@@ -191,7 +229,7 @@ impl<'p> Section<'p> {
     pub fn refuse(&mut self, key: &str, value: Option<String>, reason: impl Into<String>) {
         self.problems.push(Problem {
             path: self.path_of(key),
-            line: self.line,
+            place: self.place,
             value,
             reason: reason.into(),
         });
@@ -201,7 +239,7 @@ impl<'p> Section<'p> {
     pub fn refuse_all(&mut self, reason: impl Into<String>) {
         self.problems.push(Problem {
             path: self.path.clone(),
-            line: self.line,
+            place: self.place,
             value: None,
             reason: reason.into(),
         });
@@ -211,7 +249,7 @@ impl<'p> Section<'p> {
     pub fn refuse_flag(&mut self, flag: &str, value: &str, reason: impl Into<String>) {
         self.problems.push(Problem {
             path: flag.to_owned(),
-            line: None,
+            place: None,
             value: Some(format!("{value:?}")),
             reason: reason.into(),
         });
@@ -220,7 +258,7 @@ impl<'p> Section<'p> {
     /// Reads the section under `key`, which is empty if the key is missing.
     pub fn section<T>(&mut self, key: &str, read: impl FnOnce(&mut Section<'_>) -> T) -> T {
         let node = self.take(key);
-        Section::open(self.path_of(key), node, self.problems, read)
+        Section::open(self.path_of(key), node, self.machine, self.problems, read)
     }
 
     /// Reads the section under `key`; returns `None` if it is missing.
@@ -229,7 +267,22 @@ impl<'p> Section<'p> {
         key: &str,
         read: impl FnOnce(&mut Section<'_>) -> T,
     ) -> Option<T> {
+        self.known.insert(key.to_owned());
         self.has(key).then(|| self.section(key, read))
+    }
+
+    /// Returns the machine on which the configuration is read.
+    pub const fn machine(&self) -> Machine {
+        self.machine
+    }
+
+    /// Accepts paths that `check` accepts; it looks at files on the agent's machine only.
+    pub fn path(
+        &self,
+        check: fn(&str, Machine) -> Result<PathBuf, String>,
+    ) -> impl Fn(&Value) -> Result<PathBuf, String> + use<> {
+        let machine = self.machine;
+        text(move |text| check(text, machine))
     }
 
     /// Reads the value of `key`. Returns `None` if the key is missing, or if `check` refuses the
@@ -319,7 +372,7 @@ impl<'p> Section<'p> {
         let mut results = Vec::with_capacity(items.len());
         for (index, item) in items.into_iter().enumerate() {
             let path = format!("{path}[{index}]");
-            results.push(Section::open(path, Some(item), self.problems, &mut read));
+            results.push(Section::open(path, Some(item), self.machine, self.problems, &mut read));
         }
         results
     }
@@ -342,7 +395,7 @@ fn checked<T>(
         .map_err(|reason| {
             problems.push(Problem {
                 path,
-                line: Some(node.referenced.line()),
+                place: Some(place(node)),
                 value: Some(node.value.to_string()),
                 reason,
             });
@@ -398,7 +451,11 @@ pub fn choice<T: ValueEnum>(value: &Value) -> Result<T, String> {
             .filter_map(ValueEnum::to_possible_value)
             .map(|name| name.get_name().to_owned())
             .collect();
-        format!("must be one of {}", names.join(", "))
+        let reason = format!("must be one of {}", names.join(", "));
+        match value {
+            Value::Text(text) => with_suggestion(reason, text, names.iter().map(String::as_str)),
+            _ => reason,
+        }
     })
 }
 

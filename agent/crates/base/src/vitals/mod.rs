@@ -5,7 +5,7 @@ mod heartbeat;
 mod histogram;
 mod timings;
 
-pub use health::{Health, Probe};
+pub use health::{BrokerHealth, Condition, Health, Probe, SinkHealth};
 pub use heartbeat::{Heartbeat, Liveness};
 pub use histogram::Snapshot;
 pub use histogram::{ABROAD, Histogram, Tally, WITHIN};

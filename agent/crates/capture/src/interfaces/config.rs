@@ -31,6 +31,16 @@ pub enum Directions {
 }
 
 impl Directions {
+    /// Returns the name, the same in the configuration, in JSON and in the log.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+            Self::Both => "both",
+        }
+    }
+
     /// Returns true if `direction` is included.
     #[must_use]
     pub const fn contains(self, direction: Direction) -> bool {
@@ -81,6 +91,20 @@ impl InterfacesConfig {
             include,
             exclude: section.read_list("exclude", Selector::read).unwrap_or_default(),
             directions: section.read("directions", choice).unwrap_or(Directions::Both),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_direction_has_one_name_everywhere() {
+        for directions in Directions::value_variants() {
+            let json = serde_json::to_value(directions).unwrap();
+            assert_eq!(json, directions.name());
+            assert_eq!(Directions::from_str(directions.name(), false), Ok(*directions));
         }
     }
 }

@@ -17,6 +17,18 @@ pub enum WantedBy {
     Command,
 }
 
+impl WantedBy {
+    /// Returns the name, the same in JSON and in the log.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Annotation => "annotation",
+            Self::Command => "command",
+        }
+    }
+}
+
 /// State of an interface: the desired state, the observed state, and the reason for a difference.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InterfaceStatus {
@@ -81,4 +93,16 @@ pub struct Actual {
     /// The reason why packets do not reach the program, such as another program that ends the chain;
     /// `None` if nothing does.
     pub shadowed: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_has_one_name_everywhere() {
+        for by in [WantedBy::File, WantedBy::Annotation, WantedBy::Command] {
+            assert_eq!(serde_json::to_value(by).unwrap(), by.name());
+        }
+    }
 }

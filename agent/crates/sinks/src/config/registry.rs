@@ -8,7 +8,7 @@ use std::{
 use clap::ValueEnum;
 use http::{Uri, uri::Authority};
 use serde::Serialize;
-use tap53_base::settings::{Section, boolean, choice, milliseconds, text};
+use tap53_base::settings::{Machine, Section, boolean, choice, milliseconds, text};
 
 use super::{SinkConfig, kafka::readable_file};
 
@@ -79,12 +79,12 @@ impl RegistryConfig {
         let subject = section.read("subject", choice).unwrap_or(SubjectStrategy::TopicName);
         let register = section.read("register", boolean).unwrap_or(true);
         let username = section.read("username", text(username));
-        let password_file = section.read("password_file", text(readable_file));
-        let token_file = section.read("token_file", text(readable_file));
+        let password_file = section.read("password_file", section.path(readable_file));
+        let token_file = section.read("token_file", section.path(readable_file));
         let allow_cleartext = section.read("allow_cleartext", boolean).unwrap_or(false);
-        let ca_file = section.read("ca_file", text(readable_file));
+        let ca_file = section.read("ca_file", section.path(readable_file));
         let timeout = section.read("timeout_ms", milliseconds(100..=300_000));
-        let ids_file = section.read("ids_file", text(ids_file));
+        let ids_file = section.read("ids_file", section.path(ids_file));
         let credentials = match (username, password_file, token_file) {
             (None, None, None) => None,
             (Some(username), Some(password_file), None) => {
@@ -191,10 +191,13 @@ fn username(text: &str) -> Result<String, String> {
 }
 
 /// Reads the path of a file that need not exist yet, nor its directory.
-fn ids_file(text: &str) -> Result<PathBuf, String> {
+fn ids_file(text: &str, machine: Machine) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     if !path.is_absolute() {
         return Err("must be an absolute path".to_owned());
     }
-    if path.is_dir() { Err("is a directory".to_owned()) } else { Ok(path) }
+    match machine {
+        Machine::Agent if path.is_dir() => Err("is a directory".to_owned()),
+        Machine::Agent | Machine::Other => Ok(path),
+    }
 }

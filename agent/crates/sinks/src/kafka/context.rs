@@ -19,6 +19,7 @@ use super::{
     events::{DeliveryEvents, FailedDelivery, Outcome},
     flight::{Accounts, Flight},
     origin::Origin,
+    outage::OngoingOutage,
     producer::{Message, Statistics},
     summaries::{SummaryReport, WaitingSummary},
 };
@@ -48,6 +49,8 @@ pub(super) struct SinkContext {
     /// The number of records that the broker has acknowledged or refused: it is reachable.
     pub(super) answered: AtomicU64,
     connection_error: Mutex<String>,
+    /// The reason why records do not arrive now, for the status.
+    pub(super) ongoing_outage: OngoingOutage,
     pub(super) timings: SinkTimings,
     /// The latest statistics of the producer in use, if `watches`.
     pub(super) statistics: Published<Option<Arc<Statistics>>>,
@@ -92,6 +95,7 @@ impl SinkContext {
             requeues: config.spool.is_some(),
             answered: AtomicU64::new(0),
             connection_error: Mutex::default(),
+            ongoing_outage: OngoingOutage::default(),
             timings: SinkTimings::default(),
             statistics: Published::default(),
             watches,
@@ -117,6 +121,7 @@ impl SinkContext {
         {
             self.answered.fetch_add(1, Ordering::Relaxed);
         }
+        self.note_outcome(*outcome, *error);
         match *origin {
             Origin::Summary { id } => {
                 let (outcome, error) = (*outcome, error.cloned());
@@ -137,6 +142,19 @@ impl SinkContext {
                     _ => flight.lost(*loss),
                 }
             }
+        }
+    }
+
+    /// Notes whether records arrive. With a spool, the sender does this.
+    fn note_outcome(&self, outcome: Outcome, error: Option<&KafkaError>) {
+        match outcome {
+            _ if self.requeues => {}
+            Outcome::Delivered => self.ongoing_outage.end(),
+            Outcome::Failed => self.ongoing_outage.begin(|| {
+                let error = error.map_or_else(|| "no answer".to_owned(), ToString::to_string);
+                format!("records are not delivered: {error}")
+            }),
+            Outcome::Innocent | Outcome::TooLarge | Outcome::Rejected => {}
         }
     }
 
@@ -167,6 +185,9 @@ impl SinkContext {
                 "the connection to a broker failed"
             );
             return;
+        }
+        if code == Some(RDKafkaErrorCode::AllBrokersDown) {
+            self.ongoing_outage.begin(|| format!("broker unreachable: {reason}"));
         }
         if self.is_logged(code) {
             return;

@@ -1,7 +1,12 @@
 //! Outages of the broker, which the log reports at their begin and end. With a slow broker, some records
 //! time out and others arrive: that is one outage.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
 
 use super::sender::MAX_BACKOFF;
 
@@ -34,6 +39,34 @@ impl Outage {
     }
 }
 
+/// The reason of an outage while it lasts. The data path only reads an atomic.
+#[derive(Default)]
+pub(super) struct OngoingOutage {
+    is_ongoing: AtomicBool,
+    reason: Mutex<String>,
+}
+
+impl OngoingOutage {
+    /// Keeps the reason, unless there is one.
+    pub(super) fn begin(&self, reason: impl FnOnce() -> String) {
+        if self.is_ongoing.load(Ordering::Relaxed) {
+            return;
+        }
+        *self.reason.lock() = reason();
+        self.is_ongoing.store(true, Ordering::Release);
+    }
+
+    pub(super) fn end(&self) {
+        if self.is_ongoing.load(Ordering::Relaxed) {
+            self.is_ongoing.store(false, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn read(&self) -> Option<String> {
+        self.is_ongoing.load(Ordering::Acquire).then(|| self.reason.lock().clone())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,6 +86,20 @@ mod tests {
         assert!(outage.is_over(start + Duration::from_secs(66)));
         assert!(!outage.is_over(start + Duration::from_secs(67)), "that was said");
         assert!(outage.failed(start + Duration::from_secs(70)), "the next one");
+    }
+
+    #[test]
+    fn an_ongoing_outage_keeps_its_first_reason_until_it_ends() {
+        let outage = OngoingOutage::default();
+        assert_eq!(outage.read(), None);
+        outage.begin(|| "refused".to_owned());
+        outage.begin(|| unreachable!("it has a reason"));
+        assert_eq!(outage.read().as_deref(), Some("refused"));
+        outage.end();
+        outage.end();
+        assert_eq!(outage.read(), None);
+        outage.begin(|| "timed out".to_owned());
+        assert_eq!(outage.read().as_deref(), Some("timed out"));
     }
 
     #[test]

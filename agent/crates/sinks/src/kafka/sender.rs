@@ -210,7 +210,12 @@ impl<P: Transport> Sender<P> {
             error if error.is_empty() => "no answer".to_owned(),
             error => error,
         };
-        if self.delivery.router.has_spool() {
+        let has_spool = self.delivery.router.has_spool();
+        context.ongoing_outage.begin(|| {
+            let place = if has_spool { "spool" } else { "memory" };
+            format!("broker unreachable, buffering to {place}: {error}")
+        });
+        if has_spool {
             tracing::error!(
                 event = "buffering_to_spool",
                 sink,
@@ -400,6 +405,7 @@ impl<P: Transport> Sender<P> {
         self.was_waiting = is_waiting;
         if !health.is_failing.load(Ordering::Relaxed) && self.outage.is_over(now) {
             delivery.context.take_connection_error();
+            delivery.context.ongoing_outage.end();
             let sink = &delivery.context.sink;
             tracing::info!(event = "delivery_resumed", sink, "delivery resumed");
         }

@@ -114,10 +114,13 @@ fn a_broker_that_is_away_for_longer_than_the_message_timeout_loses_nothing() {
         wait_until("failures", &kafka, |counts| {
             is_failing(&kafka) && counts.in_flight.records == 0
         });
+        let outage = kafka.state().outage.unwrap();
+        assert!(outage.starts_with("broker unreachable, buffering to spool: "), "{outage}");
         kafka.write(&batch(100));
         assert_eq!(kafka.counts().read().spooled.records, 1_100, "{mode:?}");
         cluster.broker_up(1).unwrap();
         wait_until("all", &kafka, |counts| counts.delivered.records == 1_200);
+        wait_until("the end of the outage", &kafka, |_| kafka.state().outage.is_none());
         kafka.close(DEADLINE);
         assert_eq!(kafka.counts().read().delivered.records, 1_200);
         require_balance(&kafka.counts().read());

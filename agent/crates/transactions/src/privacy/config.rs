@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 use serde::Serialize;
-use tap53_base::settings::{Section, choice, text, whole_number};
+use tap53_base::settings::{Machine, Section, choice, text, whole_number};
 
 use super::Key;
 
@@ -206,11 +206,15 @@ fn prefix_lengths(section: &mut Section<'_>) -> PrefixLengths {
 }
 
 fn key_file(section: &mut Section<'_>) -> Option<KeyFile> {
+    let machine = section.machine();
     section.require(
         "key_file",
         text(|path| {
             let key_file = PathBuf::from(path);
-            let key = Key::read(&key_file).map_err(|error| error.to_string())?;
+            let key = match machine {
+                Machine::Agent => Key::read(&key_file).map_err(|error| error.to_string())?,
+                Machine::Other => Key::placeholder(),
+            };
             Ok(KeyFile { key_file, key })
         }),
     )

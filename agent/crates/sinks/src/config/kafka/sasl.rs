@@ -112,7 +112,7 @@ impl SaslConfig {
 impl Credentials {
     fn of_user(section: &mut Section<'_>) -> Option<Self> {
         let username = section.require("username", text(not_empty));
-        let password_file = section.require("password_file", text(readable_file));
+        let password_file = section.require("password_file", section.path(readable_file));
         Some(Self::Password { username: username?, password_file: password_file? })
     }
 
@@ -123,7 +123,7 @@ impl Credentials {
                 section.skip_rest();
                 return None;
             }
-            let token_file = section.read("token_file", text(readable_file))?;
+            let token_file = section.read("token_file", section.path(readable_file))?;
             return Some(Self::TokenFile { token_file });
         }
         if !section.has("token_endpoint") {
@@ -137,9 +137,9 @@ impl Credentials {
             section.refuse("token_endpoint", None, "must not hold a user or a password");
         }
         let client_id = section.require("client_id", text(not_empty));
-        let client_secret_file = section.require("client_secret_file", text(readable_file));
+        let client_secret_file = section.require("client_secret_file", section.path(readable_file));
         let scope = section.read("scope", text(not_empty));
-        let ca_file = section.read("token_ca_file", text(readable_file));
+        let ca_file = section.read("token_ca_file", section.path(readable_file));
         Some(Self::TokenEndpoint(TokenEndpoint {
             url: url?,
             client_id: client_id?,

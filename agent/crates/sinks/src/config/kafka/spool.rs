@@ -4,9 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::ValueEnum;
 use serde::Serialize;
-use tap53_base::settings::{
-    Section, choice, milliseconds, own_directory, seconds, text, whole_number,
-};
+use tap53_base::settings::{Section, choice, milliseconds, own_directory, seconds, whole_number};
 use tap53_records::encode::SCHEMA_VERSION;
 use tap53_spool::{self as spool, Fsync};
 
@@ -87,8 +85,8 @@ impl SpoolConfig {
 
         let mode = section.read("mode", choice::<Mode>).unwrap_or(Mode::Fast);
         let directory = match mode {
-            Mode::Off => section.read("directory", text(own_directory)),
-            _ => section.require("directory", text(own_directory)),
+            Mode::Off => section.read("directory", section.path(own_directory)),
+            _ => section.require("directory", section.path(own_directory)),
         };
         let max_bytes = section.read("max_bytes", whole_number(spool::Config::MIN_BYTES..=1 << 42));
         // Ten years, or no limit.

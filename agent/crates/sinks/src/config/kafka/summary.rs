@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use serde::Serialize;
-use tap53_base::settings::{Section, boolean, seconds, text};
+use tap53_base::settings::{Machine, Section, boolean, seconds, text};
 use tap53_ledger::signature::SigningKey;
 
 use super::topic;
@@ -43,7 +43,8 @@ impl SummaryConfig {
             section.refuse("topic", value, "has the records: give summaries a topic of their own");
         }
         let chain = section.read("chain", boolean).unwrap_or(false);
-        let signing = section.read("signing_key_file", text(signing_key));
+        let machine = section.machine();
+        let signing = section.read("signing_key_file", text(|path| signing_key(path, machine)));
         if let Some(signing) = signing.as_ref().filter(|_| !chain) {
             let value = format!("{:?}", signing.file.display().to_string());
             let reason = "signs digests, which need chain: true";
@@ -58,8 +59,12 @@ impl SummaryConfig {
     }
 }
 
-fn signing_key(path: &str) -> Result<SigningKeyFile, String> {
+fn signing_key(path: &str, machine: Machine) -> Result<SigningKeyFile, String> {
     let file = PathBuf::from(path);
-    let key = SigningKey::read(&file).map_err(|error| error.to_string())?;
+    let key = match machine {
+        Machine::Agent => SigningKey::read(&file),
+        Machine::Other => SigningKey::placeholder(),
+    };
+    let key = key.map_err(|error| error.to_string())?;
     Ok(SigningKeyFile { file, key })
 }

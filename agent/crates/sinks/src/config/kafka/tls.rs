@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde::Serialize;
-use tap53_base::settings::{Section, boolean, text};
+use tap53_base::settings::{Section, boolean};
 
 use super::readable_file;
 
@@ -28,7 +28,7 @@ pub struct TlsConfig {
 
 impl TlsConfig {
     pub(super) fn read(section: &mut Section<'_>) -> Self {
-        let mut file = |key| section.read(key, text(readable_file));
+        let mut file = |key| section.read(key, section.path(readable_file));
         let read = Self {
             ca_file: file("ca_file"),
             certificate_file: file("certificate_file"),

@@ -7,6 +7,9 @@ use rdkafka::statistics::{self, Window};
 /// metric. Larger clusters are rare, and the topic has its leaders on a part of them.
 const BROKERS: usize = 64;
 
+/// The name of an address of the configuration, of which the producer does not know the broker.
+const BOOTSTRAP: &str = "bootstrap";
+
 /// The state of a producer.
 #[derive(Clone, Debug, Default)]
 pub struct Statistics {
@@ -92,11 +95,17 @@ impl Statistics {
 }
 
 impl Broker {
+    /// Returns true for a broker of the cluster, and false for an address of the configuration.
+    #[must_use]
+    pub fn is_numbered(&self) -> bool {
+        self.name != BOOTSTRAP
+    }
+
     fn of(raw: &statistics::Broker) -> Self {
         let spread = |window: &Option<Window>| window.as_ref().map(Spread::of).unwrap_or_default();
         Self {
             name: match raw.nodeid {
-                ..0 => "bootstrap".to_owned(),
+                ..0 => BOOTSTRAP.to_owned(),
                 number => number.to_string(),
             },
             is_connected: raw.state == "UP",
