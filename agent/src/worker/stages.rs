@@ -366,12 +366,11 @@ impl Pairing {
             let switched = self.interfaces.switched_since(self.interfaces_version);
             self.interfaces_version = switched.version;
             for (ifindex, at_ns) in switched.interfaces {
-                if let Some(at_ns) = at_ns {
-                    self.table.note_switched(ifindex, at_ns);
+                let Some(at_ns) = at_ns else { continue };
+                self.table.note_switched(ifindex, at_ns);
+                if let Some(chains) = self.recorder.chains() {
+                    chains.switched(at_ns);
                 }
-            }
-            if let Some(chains) = self.recorder.chains() {
-                chains.switched();
             }
         }
     }

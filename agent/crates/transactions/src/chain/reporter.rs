@@ -201,10 +201,10 @@ impl ChainReporter {
         *self = Chains::new(self.chains.config, 1).reporter(0);
     }
 
-    /// Reports that capture on an interface began or ended: until a resolver sends another query, it is
-    /// not known whether its queries are captured.
-    pub fn switched(&mut self) {
-        self.events.push(Event::Switched { at_ns: self.read_up_to_ns });
+    /// Reports that capture on an interface began or ended at `at_ns`: until a resolver sends another query,
+    /// it is not known whether its queries are captured. With a backlog, the worker has not read so far.
+    pub fn switched(&mut self, at_ns: u64) {
+        self.events.push(Event::Switched { at_ns });
     }
 
     /// Returns the maximum time that a record waits for a verdict, in nanoseconds.

@@ -110,10 +110,11 @@ impl Resolver {
         self.gap_until_ns = self.gap_until_ns.max(until_ns);
     }
 
-    /// Capture on an interface began or ended: its queries may not be captured any more.
+    /// Capture on an interface began or ended: its queries may not be captured any more, unless one was
+    /// since then.
     pub(super) fn note_switched(&mut self, at_ns: u64) {
         self.note_gap(at_ns);
-        self.is_captured = false;
+        self.is_captured &= at_ns < self.last_upstream_ns;
     }
 
     /// A client's query.

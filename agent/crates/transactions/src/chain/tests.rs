@@ -390,6 +390,27 @@ fn a_gap_makes_a_cached_answer_unknown_and_leaves_evidence() {
 }
 
 #[test]
+fn a_switch_of_capture_counts_from_its_time_on() {
+    let mut scene = Scene::new();
+    // Reported before a worker with a backlog has read so far, as when the agent ends.
+    scene.events.push(Event::Switched { at_ns: 30 * MS });
+    scene.ask(1, 10, "a.example", 1);
+    scene.answer(1, 11, answer(0));
+    scene.ask(2, 40, "a.example", 1);
+    scene.answer(2, 41, answer(0));
+    scene.ask_upstream(3, 50, "b.example", 1);
+    scene.answer_upstream(3, 51, answer(0));
+    // Reported late.
+    scene.events.push(Event::Switched { at_ns: 45 * MS });
+    scene.ask(4, 60, "a.example", 1);
+    scene.answer(4, 61, answer(0));
+    let settled = scene.settle();
+    assert_eq!(from(&settled, 1).0, AnsweredFrom::Cache);
+    assert_eq!(from(&settled, 2).0, AnsweredFrom::Unknown);
+    assert_eq!(from(&settled, 4).0, AnsweredFrom::Cache);
+}
+
+#[test]
 fn the_first_exchange_and_one_long_after_the_last_upstream_query_are_unknown() {
     let mut scene = Scene::new();
     // Its query was seen before the resolver was known.
