@@ -45,7 +45,7 @@ use tap53_transactions::{
 use tokio::sync::Notify;
 
 use crate::{
-    config::{Config, Observations, PairConfig},
+    config::{Config, ControlConfig, Observations, PairConfig},
     ending::{self, EndWait, Verdict},
     tail::Tails,
     telemetry::{DataPath, WorkerView},
@@ -145,6 +145,7 @@ impl Pipeline {
             max_record_bytes: config.record.max_bytes,
             rules: rules.clone(),
             owners: owners.clone(),
+            tails: Tails::new(recent_bytes(&config.control, rings.len())),
             chains: config.chains.tracker().map(|tracker| Chains::new(tracker, rings.len())),
             ..Shared::new(&config.node, names)
         };
@@ -482,6 +483,11 @@ fn spawn(
         })
         .map_err(|cause| Error::Worker { number, cause })?;
     Ok(Running { counts, heartbeat, ring, datagrams_waiting, waker, thread: Some(thread) })
+}
+
+/// Returns the memory for recent records of each worker, in bytes; nobody can read it without the socket.
+fn recent_bytes(config: &ControlConfig, workers: usize) -> usize {
+    if config.enabled { config.recent_bytes / workers.max(1) } else { 0 }
 }
 
 /// Returns the configuration of the pairing.

@@ -34,7 +34,7 @@ use tap53_records::encode::{self, Clock};
 use tap53_sinks::Named;
 use tap53_transactions::{chain::Chains, pair::Table};
 
-use crate::tail::Tails;
+use crate::tail::{RecordFilter, Tails};
 use recorder::Recorder;
 
 pub use cross_worker::CrossWorkerQueue;
@@ -67,6 +67,8 @@ pub struct Shared {
     pub chains: Option<Chains>,
     /// Followers of the records.
     pub tails: Tails,
+    /// The transactions that a replay records; `None` for all.
+    pub selection: Option<Arc<RecordFilter>>,
     /// Set when nothing enters the rings any more.
     pub ending: Arc<AtomicBool>,
 }
@@ -87,6 +89,7 @@ impl Shared {
             each_message: false,
             chains: None,
             tails: Tails::default(),
+            selection: None,
             ending: Arc::default(),
         }
     }

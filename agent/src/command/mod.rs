@@ -1,6 +1,8 @@
 //! The command line: its arguments, and a module for each command.
 
 pub(crate) mod doctor;
+pub(crate) mod filters;
+pub(crate) mod output;
 pub(crate) mod prepare;
 pub(crate) mod probe;
 pub(crate) mod replay;
@@ -39,7 +41,7 @@ Run 'tap53 <COMMAND> --help' for the options of a command.";
 const RUN_EXAMPLES: &str = "\
 Examples:
   sudo tap53 run -i eth0 --stdout
-  sudo tap53 run -i 'veth*' -i eth0 --json | jq .qname
+  sudo tap53 run -i 'veth*' -i eth0 -o jsonl | jq .qname
   sudo tap53 run -c tap53.yaml --ledger ledger.json
 
 Capture needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON. At the end the ledger on standard
@@ -109,6 +111,8 @@ pub(crate) enum Command {
 pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) selection: Selection,
+    #[command(flatten)]
+    pub(crate) output: output::Output,
     /// Write the final ledger to this file as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) ledger: Option<PathBuf>,
@@ -167,20 +171,25 @@ impl Selection {
     }
 
     /// Loads the configuration so that it can be reloaded while the agent runs.
-    pub(crate) fn open(&self) -> Result<ConfigFile, Error> {
-        ConfigFile::load(self.config.as_deref(), self.overrides())
+    pub(crate) fn open(&self, output: &output::Output) -> Result<ConfigFile, Error> {
+        let stdout = output.flags(self.text_format());
+        ConfigFile::load(self.config.as_deref(), Overrides { stdout, ..self.overrides() })
     }
 
-    fn overrides(&self) -> Overrides {
-        let stdout = match (self.json, self.stdout) {
+    /// Returns the format that `--stdout` or `--json` selects.
+    fn text_format(&self) -> Option<TextFormat> {
+        match (self.json, self.stdout) {
             (true, _) => Some(TextFormat::Json),
             (false, true) => Some(TextFormat::Text),
             (false, false) => None,
-        };
+        }
+    }
+
+    fn overrides(&self) -> Overrides {
         Overrides {
             interfaces: self.interfaces.clone(),
             hook: self.hook,
-            stdout,
+            stdout: self.text_format().map(Into::into),
             log_level: self.log_level,
             log_format: self.log_format,
         }

@@ -17,6 +17,7 @@ use nix::sys::signal::{
 use tap53::{
     agent::{self, Agent, ConfigFile, Inputs, Order},
     control, pipeline,
+    tail::Known,
     telemetry::{self, Log, Sources, report},
 };
 use tap53_attribution::{Containers, Directory, Kubernetes};
@@ -36,7 +37,7 @@ use tokio::{
 use crate::exit;
 
 pub(crate) fn run(arguments: &super::Run) -> anyhow::Result<ExitCode> {
-    let file = arguments.selection.open()?;
+    let file = arguments.selection.open(&arguments.output)?;
     let log = Log::start(&file.config().log, &file.config().node)?;
     // In this order: a thread inherits the privileges of the thread that starts it, and only the
     // capture thread keeps any.
@@ -91,6 +92,10 @@ async fn run_agent(
     let owners = owners.with_containers(containers.directory());
     let control_config = file.config().control.clone();
     let telemetry_config = file.config().telemetry.clone();
+    let known = Known {
+        pods: file.config().kubernetes.enabled,
+        labels: file.config().kubernetes.labels.clone(),
+    };
     let mut agent = Agent::start(file, capture, &owners, log.clone(), &stop)?;
     containers.log_unavailable();
     let kernel_log = agent.pipeline().take_kernel_log().map(follow).transpose()?;
@@ -102,7 +107,7 @@ async fn run_agent(
         &control_config,
         pipeline.rules(),
         to,
-        pipeline.tails(),
+        (pipeline.tails(), known),
         liveness.clone(),
     )
     .context("cannot start the thread of the control socket")?;

@@ -136,7 +136,7 @@ fn milliseconds(lasts: Option<Duration>) -> Option<u64> {
 }
 
 /// Parses a duration such as `90s`, `10m` or `1h 30m`.
-fn lasting(text: &str) -> Result<Duration, String> {
+pub(super) fn lasting(text: &str) -> Result<Duration, String> {
     let duration: SignedDuration =
         text.parse().map_err(|_| "write it as 90s, 10m, 2h or 1h30m".to_owned())?;
     Duration::try_from(duration)

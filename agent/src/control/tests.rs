@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tap53_base::vitals::{Health, Heartbeat, Liveness};
 use tap53_capture::interfaces::{Actual, InterfaceStatus, Switch, WantedBy, config::Directions};
 use tap53_ledger::{Ledger, Sources, WorkerCounts};
-use tap53_records::encode::{HEADING, samples};
+use tap53_records::encode::{Text, TextOptions, samples};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     control::config::ControlConfig,
-    tail::{Feed, LineFormat, Selection, Tails},
+    tail::{Feed, Known, LineFormat, Selection, Tails},
 };
 use tap53_attribution as enrich;
 
@@ -48,7 +48,12 @@ fn config(path: &std::path::Path) -> ControlConfig {
 }
 
 fn start(config: &ControlConfig, requests: mpsc::Sender<Request>, tails: Tails) -> Server {
-    Server::start(config, Arc::default(), requests, tails, liveness()).unwrap()
+    Server::start(config, Arc::default(), requests, (tails, known()), liveness()).unwrap()
+}
+
+/// Records that name pods, with one label.
+fn known() -> Known {
+    Known { pods: true, labels: vec!["app".to_owned()] }
 }
 
 /// The liveness of a worker that has been away since the machine started.
@@ -320,16 +325,16 @@ fn requests_end_with_the_run_loop() {
 fn followers_see_records_and_the_end() {
     let mut setup = setup(echo);
     let mut feed = Feed::new(setup.tails.clone()).unwrap();
-    let mut following = setup.client().tail(LineFormat::Text, Selection::default()).unwrap();
-    assert_eq!(following.heading, HEADING);
+    let mut following = setup.client().tail(LineFormat::Text, Selection::default(), None).unwrap();
+    assert_eq!(following.heading, Text::new(TextOptions::default()).heading());
     feed.refresh();
-    samples::with_record("matched", |record| feed.push(record));
+    samples::with_record("matched", |record| feed.push(record, None));
     feed.deliver();
     let mut line = Vec::new();
     assert!(matches!(following.next(&mut line), Ok(Item::Line)));
     assert!(String::from_utf8_lossy(&line).contains("www.example.test"));
     // The last line still arrives.
-    samples::with_record("unanswered", |record| feed.push(record));
+    samples::with_record("unanswered", |record| feed.push(record, None));
     feed.deliver();
     setup.server = None;
     assert!(matches!(following.next(&mut line), Ok(Item::Line)));
@@ -343,12 +348,12 @@ fn followers_see_records_and_the_end() {
 fn a_stalled_follower_gets_the_number_of_lost_lines_and_a_disconnected_one_is_removed() {
     let setup = setup(echo);
     let mut feed = Feed::new(setup.tails.clone()).unwrap();
-    let mut following = setup.client().tail(LineFormat::Json, Selection::default()).unwrap();
+    let mut following = setup.client().tail(LineFormat::Json, Selection::default(), None).unwrap();
     feed.refresh();
     // Far more than queue and socket buffers hold; nothing here waits for the reader.
     const PUSHED: u64 = 4_000;
     for _ in 0..PUSHED {
-        samples::with_record("matched", |record| feed.push(record));
+        samples::with_record("matched", |record| feed.push(record, None));
         feed.deliver();
     }
     let (mut seen, mut lost, mut line) = (0, 0, Vec::new());
@@ -356,6 +361,7 @@ fn a_stalled_follower_gets_the_number_of_lost_lines_and_a_disconnected_one_is_re
         match following.next(&mut line).unwrap() {
             Item::Line => seen += 1,
             Item::Lost(lines) => lost += lines,
+            Item::Past(..) => panic!("no past was requested"),
             Item::End(why) => panic!("{why}"),
         }
     }
@@ -369,7 +375,7 @@ fn a_stalled_follower_gets_the_number_of_lost_lines_and_a_disconnected_one_is_re
 #[test]
 fn a_refused_follower_gets_the_reason() {
     let setup = setup(echo);
-    let tail = |selection| setup.client().tail(LineFormat::Json, selection);
+    let tail = |selection| setup.client().tail(LineFormat::Json, selection, None);
     let wrong = Selection { qnames: vec!["a..b".to_owned()], ..Selection::default() };
     assert!(matches!(tail(wrong).err(), Some(Error::Fault(Fault { reason: Reason::Refused, .. }))));
     let followers: Vec<_> =

@@ -13,7 +13,7 @@ use super::*;
 fn followed(format: LineFormat, selection: &Selection) -> (Tails, Feed, Tail) {
     let tails = Tails::default();
     let mut feed = Feed::new(tails.clone()).unwrap();
-    let tail = tails.follow(format, selection).unwrap();
+    let tail = tails.follow(format, selection, None).unwrap();
     feed.refresh();
     (tails, feed, tail)
 }
@@ -21,7 +21,7 @@ fn followed(format: LineFormat, selection: &Selection) -> (Tails, Feed, Tail) {
 /// Returns the lines that a follower with `selection` gets for the sample `name`.
 fn seen(selection: &Selection, name: &str) -> String {
     let (_, mut feed, tail) = followed(LineFormat::Text, selection);
-    samples::with_record(name, |record| feed.push(record));
+    samples::with_record(name, |record| feed.push(record, None));
     feed.deliver();
     taken(&tail).0
 }
@@ -33,7 +33,7 @@ fn taken(tail: &Tail) -> (String, u64) {
 }
 
 fn push(feed: &mut Feed, count: u64) {
-    samples::with_record("matched", |record| (0..count).for_each(|_| feed.push(record)));
+    samples::with_record("matched", |record| (0..count).for_each(|_| feed.push(record, None)));
     feed.deliver();
 }
 
@@ -43,7 +43,7 @@ fn each_follower_gets_its_format_and_a_worker_without_followers_writes_nothing()
     let mut feed = Feed::new(tails.clone()).unwrap();
     feed.refresh();
     push(&mut feed, 1);
-    let follow = |format| tails.follow(format, &Selection::default()).unwrap();
+    let follow = |format| tails.follow(format, &Selection::default(), None).unwrap();
     let (json, text) = (follow(LineFormat::Json), follow(LineFormat::Text));
     let colored = follow(LineFormat::ColoredText);
     assert_eq!(taken(&text), (String::new(), 0));
@@ -63,7 +63,7 @@ fn each_follower_gets_its_format_and_a_worker_without_followers_writes_nothing()
 #[test]
 fn a_slow_follower_loses_lines_in_one_place_and_they_are_counted_exactly() {
     let (tails, mut feed, slow) = followed(LineFormat::Text, &Selection::default());
-    let fast = tails.follow(LineFormat::Text, &Selection::default()).unwrap();
+    let fast = tails.follow(LineFormat::Text, &Selection::default(), None).unwrap();
     feed.refresh();
     const PUSHED: u64 = 20_000;
     let mut seen_fast = 0;
@@ -87,7 +87,7 @@ fn a_slow_follower_loses_lines_in_one_place_and_they_are_counted_exactly() {
 /// Two workers push, and the second one's lines would fit where the first one's did not.
 #[test]
 fn after_a_lost_line_none_is_added_until_the_queue_is_read() {
-    let queue = Queue::new(LineFormat::Text, RecordFilter::new(&Selection::default()));
+    let queue = Queue::new(LineFormat::Text, RecordFilter::new(&Selection::default()), false);
     queue.push(b"one\n", 1, 0);
     queue.push(&vec![b'x'; QUEUE_BYTES], 7, 0);
     assert!(queue.is_full());
@@ -120,7 +120,7 @@ fn lines_of_two_workers_do_not_mix() {
 #[test]
 fn followers_are_limited() {
     let tails = Tails::default();
-    let follow = || tails.follow(LineFormat::Json, &Selection::default());
+    let follow = || tails.follow(LineFormat::Json, &Selection::default(), None);
     let followers: Vec<Tail> = (0..FOLLOWERS).map(|_| follow().unwrap()).collect();
     assert!(follow().is_err());
     drop(followers);
@@ -163,9 +163,9 @@ fn a_selection_is_checked_and_normalized() {
         interfaces: vec!["eth*".to_owned()],
         ..Selection::default()
     };
-    selection.check(&Policy::default()).unwrap();
+    selection.check(&Policy::default(), &Known::default()).unwrap();
     assert_eq!(selection.qnames, ["www.example.test"]);
-    let check = |mut selection: Selection| selection.check(&Policy::default());
+    let check = |mut selection: Selection| selection.check(&Policy::default(), &Known::default());
     let wrong_name = Selection { qnames: vec!["a..b".to_owned()], ..Selection::default() };
     assert!(matches!(check(wrong_name), Err(Refusal::Malformed { .. })));
     let wrong_pattern = Selection { interfaces: vec!["eth[".to_owned()], ..Selection::default() };
@@ -184,7 +184,10 @@ fn hidden_values_cannot_be_selected_by() {
         client_address: AddressRule::Drop,
         ..PrivacyConfig::default()
     });
-    assert_eq!(by("192.0.2.1/32").check(&hidden), Err(Refusal::Hidden("the client's")));
+    assert_eq!(
+        by("192.0.2.1/32").check(&hidden, &Known::default()),
+        Err(Refusal::Hidden("the client's"))
+    );
     // Truncated to 192.0.2.0: a selection of one address reveals nothing about the last eight bits.
     let truncated = Policy::new(&PrivacyConfig {
         client_address: AddressRule::Truncate(PrefixLengths { ipv4: 24, ipv6: 56 }),
@@ -192,16 +195,16 @@ fn hidden_values_cannot_be_selected_by() {
     });
     for (prefix, held) in [("192.0.2.1/32", false), ("192.0.2.0/24", true)] {
         let mut selection = by(prefix);
-        selection.check(&truncated).unwrap();
+        selection.check(&truncated, &Known::default()).unwrap();
         let (_, mut feed, tail) = followed(LineFormat::Text, &selection);
         samples::with_record("matched", |record| {
             let transaction: Transaction<'_> = *record.transaction;
-            feed.push(&Record { policy: &truncated, transaction: &transaction, ..*record });
+            feed.push(&Record { policy: &truncated, transaction: &transaction, ..*record }, None);
         });
         feed.deliver();
         let (lines, _) = taken(&tail);
-        assert_eq!(lines.contains("192.0.2.0:40000"), held, "{prefix}: {lines}");
-        assert!(!lines.contains("192.0.2.1:"), "{lines}");
+        assert_eq!(lines.contains("192.0.2.0 "), held, "{prefix}: {lines}");
+        assert!(!lines.contains("192.0.2.1 "), "{lines}");
     }
 }
 

@@ -466,6 +466,7 @@ fn the_ledger_balances_at_every_step_of_a_slow_sink_even_within_a_batch() {
             each_message: false,
             chains: None,
             tails: Default::default(),
+            selection: None,
             ending: Arc::default(),
         };
         let timeout = Duration::from_secs(5);
