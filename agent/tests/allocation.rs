@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tap53::worker::{CrossWorkerQueue, Shared, Stages};
+use tap53::{
+    tail::Tails,
+    worker::{CrossWorkerQueue, Shared, Stages},
+};
 use tap53_capture::interfaces::Names;
 use tap53_dns::{Kept, Message};
 use tap53_ebpf::record::RecordHeader;
@@ -182,7 +185,11 @@ fn require_recorded_without_allocation(format: Format) {
         merge_interfaces: true,
     };
     let table = config.build(0, RecordIds::new([7; 8], 0), SharedNotes::default());
-    let shared = Shared::new("node-1", Arc::new(Names::of([(3, "eth0".to_owned())])));
+    let shared = Shared {
+        // Recent records, which are full after a few rounds.
+        tails: Tails::new(32 << 10),
+        ..Shared::new("node-1", Arc::new(Names::of([(3, "eth0".to_owned())])))
+    };
     let discard = Arc::new(Discard(format, Published::default()));
     let sink = Named { name: "discard".into(), sink: discard.clone() };
     let clock = Clock { utc_offset_ns: 1_700_000_000_000_000_000 };
@@ -204,7 +211,7 @@ fn require_recorded_without_allocation(format: Format) {
     };
     assert!(allocations(&mut record_all) > 0);
     // A query's place and the buffers of responses each have their size after a few rounds.
-    (0..3).for_each(|_| record_all());
+    (0..5).for_each(|_| record_all());
     for _ in 0..100 {
         assert_eq!(allocations(&mut record_all), 0);
     }

@@ -114,6 +114,11 @@ impl Arguments {
             ..Overrides::default()
         };
         let mut config = Config::load(self.config.as_deref(), &overrides)?;
+        for sink in &mut config.sinks {
+            if let SinkConfig::Stdout(stdout) = sink {
+                stdout.dated = true;
+            }
+        }
         let capture = &mut config.capture;
         if !self.ports.is_empty() {
             capture.ports.clone_from(&self.ports);

@@ -185,6 +185,7 @@ fn every_key_reaches_its_field() {
                 color: ColorChoice::Never,
                 columns: None,
                 local_time: false,
+                dated: false,
             }),
             SinkConfig::File(FileConfig {
                 name: "file".to_owned(),

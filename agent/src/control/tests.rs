@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 
 use super::{
     client::{Client, Error, Item},
-    protocol::{Call, Fault, MAX_REQUEST, Reason},
+    protocol::{Call, Fault, MAX_REQUEST, PastRequest, Reason},
     *,
 };
 use crate::{
@@ -387,6 +387,41 @@ fn a_refused_follower_gets_the_reason() {
     // Followers leave the commands their connections.
     assert!(setup.client().status().is_ok());
     drop(followers);
+}
+
+#[test]
+fn a_follower_at_an_unknown_interface_is_refused_with_the_known_ones() {
+    let setup = setup(echo);
+    let at = |name: &str| {
+        let interfaces = vec![name.to_owned()];
+        let selection = Selection { interfaces, ..Selection::default() };
+        setup.client().tail(LineFormat::Row, selection, None).map(drop)
+    };
+    assert!(at("eth*").is_ok());
+    let Err(Error::Fault(Fault { reason: Reason::Refused, message })) = at("eth9") else {
+        panic!("not refused");
+    };
+    assert_eq!(message, "no interface matches \"eth9\": there are eth0");
+}
+
+#[test]
+fn the_past_is_refused_if_no_records_are_kept() {
+    let setup = setup(echo);
+    let past = Some(PastRequest { last: Some(1), since_ms: None });
+    let refused = setup.client().tail(LineFormat::Row, Selection::default(), past).map(drop);
+    let Err(Error::Fault(Fault { reason: Reason::Refused, message })) = refused else {
+        panic!("{refused:?}");
+    };
+    assert!(message.contains("control.recent_bytes is 0"), "{message}");
+}
+
+#[test]
+fn a_follower_of_another_version_is_told_so() {
+    let setup = setup(echo);
+    let fault = &setup.raw(b"{\"version\":1,\"call\":{\"tail\":{\"format\":\"avro\"}}}\n")["error"];
+    assert_eq!(fault["reason"], "malformed");
+    let message = fault["message"].as_str().unwrap();
+    assert!(message.contains("`avro`") && message.contains("`row`"), "{message}");
 }
 
 #[test]

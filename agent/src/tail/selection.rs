@@ -98,8 +98,8 @@ pub enum Refusal {
     },
     /// Records do not name pods.
     #[error(
-        "cannot select by namespace, pod, workload or label: records do not name pods without \
-         kubernetes.enabled in the configuration of a running agent"
+        "cannot select by namespace, pod, workload or label: records name pods only if an agent \
+         with kubernetes.enabled captures them live"
     )]
     NoPods,
     /// Records do not have the label.

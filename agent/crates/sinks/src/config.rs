@@ -57,6 +57,9 @@ pub struct StdoutConfig {
     pub columns: Option<Columns>,
     /// Set for times in the zone of this machine instead of UTC, in text and CSV.
     pub local_time: bool,
+    /// Set if each line of text has its date, as in a replay.
+    #[serde(skip)]
+    pub dated: bool,
 }
 
 fn columns_as_list<S: serde::Serializer>(
@@ -216,6 +219,7 @@ pub fn read(
                 color: ColorChoice::Auto,
                 columns,
                 local_time,
+                dated: false,
             })),
         }
     }
@@ -317,7 +321,7 @@ impl StdoutConfig {
             columns.ok()
         });
         let local_time = section.read("local_time", boolean).unwrap_or(false);
-        Self { name, format, color, columns, local_time }
+        Self { name, format, color, columns, local_time, dated: false }
     }
 }
 

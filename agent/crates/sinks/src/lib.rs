@@ -243,7 +243,7 @@ pub(crate) fn amount(batch: &Batch) -> Amount {
 
 /// Returns the encoding of the lines on standard output.
 fn format(config: &StdoutConfig) -> Format {
-    let StdoutConfig { format, color, columns, local_time, .. } = config;
+    let StdoutConfig { format, color, columns, local_time, dated, .. } = config;
     let options = TextOptions {
         columns: columns.unwrap_or(format.columns()),
         width: terminal_width().filter(|_| *format == TextFormat::Text),
@@ -257,6 +257,7 @@ fn format(config: &StdoutConfig) -> Format {
             }
         },
         local_time: *local_time,
+        dated: *dated,
     };
     match format {
         TextFormat::Json => Format::Json,

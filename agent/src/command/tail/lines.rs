@@ -38,6 +38,7 @@ impl Printer {
             width: terminal_width().filter(|_| fits_terminal),
             color: colored(),
             local_time,
+            dated: false,
         };
         let shape = match format {
             TextFormat::Json => Shape::Json,

@@ -51,6 +51,11 @@ impl Layout {
         layout
     }
 
+    /// Makes a column wider.
+    pub(super) fn widen(&mut self, column: Column, by: usize) {
+        self.places.iter_mut().filter(|it| it.column == column).for_each(|it| it.width += by);
+    }
+
     fn fit(&mut self, width: usize, is_chosen: bool) {
         let ideals: Vec<usize> = self.places.iter().map(|place| place.width).collect();
         let mut places: Vec<(Place, usize)> = self

@@ -22,6 +22,9 @@ const ANSWER_WIDTH: usize = 48;
 /// The port that is not shown with the address of a server.
 const DNS_PORT: u16 = 53;
 
+/// Width of a date with a space.
+const DATE_WIDTH: usize = 11;
+
 /// Options of text and CSV.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TextOptions {
@@ -33,15 +36,26 @@ pub struct TextOptions {
     pub color: bool,
     /// Times in the zone of this machine instead of UTC.
     pub local_time: bool,
+    /// Every line has its date, as those of a capture file; else those of another day than today. On a
+    /// terminal, a date has its own line in either case.
+    pub dated: bool,
 }
 
 impl Default for TextOptions {
     fn default() -> Self {
-        Self { columns: Columns::TEXT, width: None, color: false, local_time: false }
+        Self { columns: Columns::TEXT, width: None, color: false, local_time: false, dated: false }
     }
 }
 
 impl TextOptions {
+    fn layout(self) -> Layout {
+        let mut layout = Layout::new(&self.columns, self.width);
+        if self.dated && self.width.is_none() {
+            layout.widen(Column::Time, DATE_WIDTH);
+        }
+        layout
+    }
+
     fn zone(self) -> TimeZone {
         if self.local_time { TimeZone::system() } else { TimeZone::UTC }
     }
@@ -66,7 +80,7 @@ impl Text {
     }
 
     fn at(options: TextOptions, zone: TimeZone, now: fn() -> Timestamp) -> Self {
-        let layout = Layout::new(&options.columns, options.width);
+        let layout = options.layout();
         Self { options, layout, zone, shown_date: None, now }
     }
 
@@ -74,7 +88,7 @@ impl Text {
     pub fn resize(&mut self, width: Option<u16>) {
         if width != self.options.width {
             self.options.width = width;
-            self.layout = Layout::new(&self.options.columns, width);
+            self.layout = self.options.layout();
         }
     }
 
@@ -221,7 +235,8 @@ impl Text {
     fn time(&self, time: Timestamp) -> String {
         let at = self.zone.to_datetime(time);
         let mut text = String::new();
-        if self.options.width.is_none() && at.date() != self.today() {
+        let has_date = || self.options.dated || at.date() != self.today();
+        if self.options.width.is_none() && has_date() {
             let _ = write!(text, "{} ", at.date());
         }
         let us = at.subsec_nanosecond() / 1_000;

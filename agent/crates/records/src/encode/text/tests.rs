@@ -165,6 +165,10 @@ fn a_date_is_shown_unless_it_is_todays() {
     let plain = TextOptions::default();
     assert!(page(plain, same_day).starts_with("22:13:20.001000  shop"));
     assert!(page(plain, next_day).starts_with("2023-11-14 22:13:20.001000  shop"));
+    let dated = TextOptions { dated: true, ..plain };
+    assert!(page(dated, same_day).starts_with("2023-11-14 22:13:20.001000  shop"));
+    let heading = text(dated).heading();
+    assert_eq!(heading.find("CLIENT"), page(dated, same_day).find("shop"), "{heading}");
     let terminal = TextOptions { width: Some(80), ..plain };
     assert!(page(terminal, same_day).starts_with("22:13:20 shop"));
     let grouped = page(terminal, next_day);
