@@ -63,22 +63,12 @@ fn a_follower_sees_every_record_as_the_sink_does() -> Result<()> {
     Ok(())
 }
 
+/// Options of a follower, and a condition that its records must fulfil.
+type Case = (&'static [&'static str], fn(&Value) -> bool);
+
 #[test]
-fn a_follower_chooses() -> Result<()> {
-    let lab = Lab::new()?;
-    let pair = SecondPair::new(&lab)?;
-    let agent = Agent::start(&lab.server, &CONFIGURATION.replace("[s0]", "[s0, s1]"), &[])?;
-    /// Options of a follower, and a condition that its records must fulfil.
-    type Case = (&'static [&'static str], fn(&Value) -> bool);
-    let cases: [Case; 9] = [
-        (&["--qname", "WWW.tap53.test"], |r| r["qname"] == "www.tap53.test"),
-        (&["--qtype", "aaaa", "--qtype", "MX"], |r| r["qtype"] == "AAAA" || r["qtype"] == "MX"),
-        (&["--rcode", "NXDOMAIN", "--unanswered"], |r| {
-            r["rcode"] == "NXDOMAIN" || r["outcome"] == "UNANSWERED"
-        }),
-        (&["--client", "2001:db8::/64"], |r| r["ip_version"] == 6),
-        (&["--server", "203.0.113.2"], |r| r["interface"] == "s1"),
-        (&["--interface", "s[1-9]"], |r| r["interface"] == "s1"),
+fn a_follower_chooses_by_answer_and_latency() -> Result<()> {
+    require_chosen(&[
         (&["--answer", "203.0.113.0/28"], |r| {
             let addresses = r["resolved_addresses"].as_array().into_iter().flatten();
             let within = |address: &str| {
@@ -91,14 +81,35 @@ fn a_follower_chooses() -> Result<()> {
         }),
         // Every response, and no transaction without one.
         (&["--slower", "0.000001s"], |r| r["latency_ns"].as_u64().is_some_and(|ns| ns >= 1_000)),
+    ])
+}
+
+#[test]
+fn a_follower_chooses() -> Result<()> {
+    require_chosen(&[
+        (&["--qname", "WWW.tap53.test"], |r| r["qname"] == "www.tap53.test"),
+        (&["--qtype", "aaaa", "--qtype", "MX"], |r| r["qtype"] == "AAAA" || r["qtype"] == "MX"),
+        (&["--rcode", "NXDOMAIN", "--unanswered"], |r| {
+            r["rcode"] == "NXDOMAIN" || r["outcome"] == "UNANSWERED"
+        }),
+        (&["--client", "2001:db8::/64"], |r| r["ip_version"] == 6),
+        (&["--server", "203.0.113.2"], |r| r["interface"] == "s1"),
+        (&["--interface", "s[1-9]"], |r| r["interface"] == "s1"),
         (&["--qname", "tap53.test", "--qtype", "A", "--client", "198.51.100.1"], |r| {
             r["ip_version"] == 4
                 && r["qtype"] == "A"
                 && r["qname"].as_str().is_some_and(|name| name.ends_with("tap53.test"))
         }),
-    ];
+    ])
+}
+
+/// Checks that each follower gets the records that fulfil its condition, and no others.
+fn require_chosen(cases: &[Case]) -> Result<()> {
+    let lab = Lab::new()?;
+    let pair = SecondPair::new(&lab)?;
+    let agent = Agent::start(&lab.server, &CONFIGURATION.replace("[s0]", "[s0, s1]"), &[])?;
     let mut followers = Vec::new();
-    for (arguments, _) in &cases {
+    for (arguments, _) in cases {
         followers.push(Follower::start(&agent, &[&["--json"], *arguments].concat())?);
     }
     let mut counted = Follower::start(&agent, &["--count", "3", "--json"])?;
@@ -169,6 +180,9 @@ fn a_follower_may_begin_in_the_past() -> Result<()> {
     assert_eq!((past(&["--last", "0"])?.len(), unanswered.len()), (0, 1));
     assert_eq!(unanswered[0]["outcome"], "UNANSWERED");
     assert_eq!((last.len(), &last[..]), (3, &all[all.len() - 3..]));
+    wait::until("the agent to drop the followers that have ended", DEADLINE, || {
+        Ok((followers(&agent)? == 0).then_some(()))
+    })?;
     // The same for people, and then new ones.
     let mut text = Follower::start(&agent, &["--last", "1000", "--fields", "type,name,result"])?;
     wait::until("the follower to show the past", DEADLINE, || {
@@ -192,7 +206,8 @@ fn a_follower_may_begin_in_the_past() -> Result<()> {
 #[test]
 fn an_agent_without_memory_refuses_the_past() -> Result<()> {
     let lab = Lab::new()?;
-    let configuration = format!("{CONFIGURATION}\ncontrol: {{recent_bytes: 0}}\n");
+    let configuration =
+        format!("{CONFIGURATION}\ncontrol: {{socket: $OUT/control.sock, recent_bytes: 0}}\n");
     let agent = Agent::start(&lab.server, &configuration, &[])?;
     let refused = command(&agent, &["tail", "--last", "1"])?;
     assert_eq!(refused.status.code(), Some(FAILED));

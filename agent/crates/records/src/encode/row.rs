@@ -1,151 +1,196 @@
 //! The part of a record that people read, and that a follower selects by.
 //!
-//! Its fields have the names and the values of the record in JSON. So there is one way to show a record
-//! and one way to select it, whether it is at hand, or was read back from JSON or Avro.
+//! It is read from a record, from the record's JSON, or from its own: fields have the names and values of
+//! the record there, or short names, since a follower's queue has little room. So there is one way to
+//! show a record and one way to select it, whether it is at hand, or was read back.
 
 use std::{borrow::Cow, collections::BTreeMap, fmt, net::SocketAddr};
 
 use serde::{
-    Deserialize, Deserializer, Serialize, Serializer,
+    Deserialize, Deserializer, Serialize,
     de::{Error as _, IgnoredAny, SeqAccess, Visitor},
 };
-use tap53_dns::{opcode_name, rcode_name, type_name};
+use tap53_dns::{ParseStatus, opcode_name, rcode_name, type_name};
 use tap53_transactions::{
     pair::{Anomaly, Nat, Observation},
     privacy::Side,
 };
 
-use super::{Identity, Record, address::AddressText, value};
+use super::{Identity, Record, address::AddressText};
 
 /// A text of a record, or one that was read back.
 type Text<'a> = Cow<'a, str>;
 
 /// What people read of a record.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Row<'a> {
     /// Name of the node.
+    #[serde(rename = "n", alias = "node")]
     pub node: Text<'a>,
     /// Interface that saw the first message.
+    #[serde(rename = "i", alias = "interface")]
     pub interface: Text<'a>,
     /// Interface that saw the response.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "ri", alias = "response_interface", skip_serializing_if = "Option::is_none")]
     pub response_interface: Option<Text<'a>>,
     /// Symbol of the outcome.
+    #[serde(rename = "o", alias = "outcome")]
     pub outcome: Text<'a>,
     /// Symbol of the relation to another record.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "re", alias = "relation", skip_serializing_if = "Option::is_none")]
     pub relation: Option<Text<'a>>,
     /// Set if packets were lost around the transaction.
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(rename = "cg", alias = "capture_gap", skip_serializing_if = "is_default")]
     pub capture_gap: bool,
     /// Names of the anomalies.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(rename = "an", alias = "anomalies", skip_serializing_if = "Vec::is_empty")]
     pub anomalies: Vec<Text<'a>>,
     /// Time of the first query.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "t", alias = "query_time", skip_serializing_if = "Option::is_none")]
     pub query_time: Option<Moment>,
     /// Time of the response.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "rt", alias = "response_time", skip_serializing_if = "Option::is_none")]
     pub response_time: Option<Moment>,
     /// Nanoseconds from the first query to the response.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "l", alias = "latency_ns", skip_serializing_if = "Option::is_none")]
     pub latency_ns: Option<i64>,
     /// Number of queries.
+    #[serde(rename = "qc", alias = "query_count")]
     pub query_count: u32,
     /// Number of copies at other interfaces.
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(rename = "cc", alias = "copy_count", skip_serializing_if = "is_default")]
     pub copy_count: u32,
     /// `UDP` or `TCP`.
+    #[serde(rename = "tr", alias = "transport", skip_serializing_if = "is_usual_transport")]
     pub transport: Text<'a>,
     /// Name of the tunnel's type.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "tt", alias = "tunnel_type", skip_serializing_if = "Option::is_none")]
     pub tunnel_type: Option<Text<'a>>,
     /// Identifier of the tunnel.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "ti", alias = "tunnel_id", skip_serializing_if = "Option::is_none")]
     pub tunnel_id: Option<i64>,
     /// The client's address as the privacy rules show it; empty if they hide it.
+    #[serde(rename = "c", alias = "client_address")]
     pub client_address: Text<'a>,
     /// The client's port.
+    #[serde(rename = "cp", alias = "client_port")]
     pub client_port: u16,
     /// Name of the client's pod.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "cpo", alias = "client_pod_name", skip_serializing_if = "Option::is_none")]
     pub client_pod_name: Option<Text<'a>>,
     /// Namespace of the client's pod.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "cns",
+        alias = "client_pod_namespace",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub client_pod_namespace: Option<Text<'a>>,
     /// Name of the client's workload.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "cw",
+        alias = "client_workload_name",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub client_workload_name: Option<Text<'a>>,
     /// The configured labels of the client's pod.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "cl", alias = "client_labels", skip_serializing_if = "Option::is_none")]
     pub client_labels: Option<Cow<'a, BTreeMap<String, String>>>,
     /// Name of the service with the client's address.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "cs", alias = "client_service_name", skip_serializing_if = "Option::is_none")]
     pub client_service_name: Option<Text<'a>>,
     /// Namespace of that service.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "csn",
+        alias = "client_service_namespace",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub client_service_namespace: Option<Text<'a>>,
     /// The server's address as the privacy rules show it; empty if they hide it.
+    #[serde(rename = "s", alias = "server_address")]
     pub server_address: Text<'a>,
     /// The server's port.
+    #[serde(rename = "sp", alias = "server_port")]
     pub server_port: u16,
     /// Name of the server's pod.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "spo", alias = "server_pod_name", skip_serializing_if = "Option::is_none")]
     pub server_pod_name: Option<Text<'a>>,
     /// Namespace of the server's pod.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "sns",
+        alias = "server_pod_namespace",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub server_pod_namespace: Option<Text<'a>>,
     /// Name of the server's workload.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "sw",
+        alias = "server_workload_name",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub server_workload_name: Option<Text<'a>>,
     /// Name of the service with the server's address.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "ss", alias = "server_service_name", skip_serializing_if = "Option::is_none")]
     pub server_service_name: Option<Text<'a>>,
     /// Namespace of that service.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "ssn",
+        alias = "server_service_namespace",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub server_service_namespace: Option<Text<'a>>,
     /// Address of the server after address translation.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "b", alias = "backend_address", skip_serializing_if = "Option::is_none")]
     pub backend_address: Option<Text<'a>>,
     /// Port of the server after address translation.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "bp", alias = "backend_port", skip_serializing_if = "Option::is_none")]
     pub backend_port: Option<u16>,
     /// Address of the client after address translation.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "x",
+        alias = "translated_client_address",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub translated_client_address: Option<Text<'a>>,
     /// Port of the client after address translation.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "xp",
+        alias = "translated_client_port",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub translated_client_port: Option<u16>,
     /// Symbol of what is known about address translation.
+    #[serde(rename = "na", alias = "nat", skip_serializing_if = "is_usual_nat")]
     pub nat: Text<'a>,
     /// Mnemonic of the opcode.
+    #[serde(rename = "op", alias = "opcode", skip_serializing_if = "is_usual_opcode")]
     pub opcode: Text<'a>,
     /// Set if the response is truncated.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "tc", alias = "truncated", skip_serializing_if = "Option::is_none")]
     pub truncated: Option<bool>,
     /// The name of the question.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "q", alias = "qname", skip_serializing_if = "Option::is_none")]
     pub qname: Option<Text<'a>>,
     /// The type of the question.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "qt", alias = "qtype", skip_serializing_if = "Option::is_none")]
     pub qtype: Option<Text<'a>>,
     /// Further questions.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(rename = "mq", alias = "more_questions", skip_serializing_if = "Vec::is_empty")]
     pub more_questions: Vec<RowQuestion<'a>>,
     /// Mnemonic of the response code.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "rc", alias = "rcode", skip_serializing_if = "Option::is_none")]
     pub rcode: Option<Text<'a>>,
     /// The answers.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(rename = "a", alias = "answers", skip_serializing_if = "Vec::is_empty")]
     pub answers: Vec<RowAnswer<'a>>,
     /// Number of further answers, which the record does not contain.
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(rename = "ao", alias = "answers_omitted", skip_serializing_if = "is_default")]
     pub answers_omitted: u32,
     /// Number of updates of an UPDATE request.
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(rename = "u", alias = "updates", skip_serializing_if = "is_default")]
     pub updates: Length,
     /// The worse of both messages' parse statuses.
+    #[serde(rename = "ps", alias = "parse_status", skip_serializing_if = "is_usual_parse_status")]
     pub parse_status: Text<'a>,
 }
 
@@ -186,21 +231,25 @@ pub struct RowEnd<'a> {
     pub service: [Option<&'a str>; 2],
 }
 
-/// A time in microseconds since 1970 UTC; a text as in RFC 3339 in JSON.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// A time in microseconds since 1970 UTC; read also from a text as in RFC 3339.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Moment(pub i64);
-
-impl Serialize for Moment {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        value::Time(self.0).serialize(serializer)
-    }
-}
 
 impl<'de> Deserialize<'de> for Moment {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = Cow::<str>::deserialize(deserializer)?;
-        let time: jiff::Timestamp = text.parse().map_err(D::Error::custom)?;
-        Ok(Self(time.as_microsecond()))
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Form {
+            Microseconds(i64),
+            Text(String),
+        }
+        match Form::deserialize(deserializer)? {
+            Form::Microseconds(us) => Ok(Self(us)),
+            Form::Text(text) => {
+                let time: jiff::Timestamp = text.parse().map_err(D::Error::custom)?;
+                Ok(Self(time.as_microsecond()))
+            }
+        }
     }
 }
 
@@ -236,6 +285,90 @@ impl<'de> Deserialize<'de> for Length {
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
+}
+
+fn is_usual_transport(text: &str) -> bool {
+    text == USUAL.transport
+}
+
+fn is_usual_nat(text: &str) -> bool {
+    text == USUAL.nat
+}
+
+fn is_usual_opcode(text: &str) -> bool {
+    text == USUAL.opcode
+}
+
+fn is_usual_parse_status(text: &str) -> bool {
+    text == USUAL.parse_status
+}
+
+/// Values that a row's own JSON leaves out.
+struct Usual {
+    transport: &'static str,
+    nat: &'static str,
+    opcode: &'static str,
+    parse_status: &'static str,
+}
+
+const USUAL: Usual = Usual {
+    transport: "UDP",
+    nat: Nat::None.symbol(),
+    opcode: "QUERY",
+    parse_status: ParseStatus::Ok.name(),
+};
+
+impl Default for Row<'_> {
+    /// Returns the row of a query over UDP about which nothing else is known.
+    fn default() -> Self {
+        Self {
+            transport: USUAL.transport.into(),
+            nat: USUAL.nat.into(),
+            opcode: USUAL.opcode.into(),
+            parse_status: USUAL.parse_status.into(),
+            node: Default::default(),
+            interface: Default::default(),
+            response_interface: Default::default(),
+            outcome: Default::default(),
+            relation: Default::default(),
+            capture_gap: Default::default(),
+            anomalies: Default::default(),
+            query_time: Default::default(),
+            response_time: Default::default(),
+            latency_ns: Default::default(),
+            query_count: Default::default(),
+            copy_count: Default::default(),
+            tunnel_type: Default::default(),
+            tunnel_id: Default::default(),
+            client_address: Default::default(),
+            client_port: Default::default(),
+            client_pod_name: Default::default(),
+            client_pod_namespace: Default::default(),
+            client_workload_name: Default::default(),
+            client_labels: Default::default(),
+            client_service_name: Default::default(),
+            client_service_namespace: Default::default(),
+            server_address: Default::default(),
+            server_port: Default::default(),
+            server_pod_name: Default::default(),
+            server_pod_namespace: Default::default(),
+            server_workload_name: Default::default(),
+            server_service_name: Default::default(),
+            server_service_namespace: Default::default(),
+            backend_address: Default::default(),
+            backend_port: Default::default(),
+            translated_client_address: Default::default(),
+            translated_client_port: Default::default(),
+            truncated: Default::default(),
+            qname: Default::default(),
+            qtype: Default::default(),
+            more_questions: Default::default(),
+            rcode: Default::default(),
+            answers: Default::default(),
+            answers_omitted: Default::default(),
+            updates: Default::default(),
+        }
+    }
 }
 
 impl<'a> Row<'a> {
@@ -415,7 +548,8 @@ mod tests {
                 assert_eq!(Row::from_json(&json).unwrap(), row, "{name}");
                 let own = serde_json::to_vec(&row).unwrap();
                 assert_eq!(Row::from_json(&own).unwrap(), row, "{name}");
-                assert!(own.len() * 3 < json.len(), "{} of {}", own.len(), json.len());
+                // A queue has room for some thousands.
+                assert!(own.len() < 420, "{} bytes", own.len());
             });
         }
     }
