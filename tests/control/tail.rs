@@ -80,7 +80,7 @@ fn a_follower_chooses_by_answer_and_latency() -> Result<()> {
             addresses.filter_map(Value::as_str).any(within)
         }),
         // Every response, and no transaction without one.
-        (&["--slower", "0.000001s"], |r| r["latency_ns"].as_u64().is_some_and(|ns| ns >= 1_000)),
+        (&["--slower", "1us"], |r| r["latency_ns"].as_u64().is_some_and(|ns| ns >= 1_000)),
     ])
 }
 

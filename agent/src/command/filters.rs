@@ -5,12 +5,11 @@ use std::time::Duration;
 use clap::Args;
 use glob::Pattern;
 use ipnet::IpNet;
+use jiff::SignedDuration;
 use tap53::{
     config::{QueryType, prefix, zone},
     tail::{Selection, label, rcode},
 };
-
-use super::switch::lasting;
 
 /// Options that select transactions. One that is repeated matches any of its values; a transaction must
 /// match all options.
@@ -31,7 +30,7 @@ pub(crate) struct Filters {
     #[arg(long)]
     unanswered: bool,
     /// Only responses that took at least this time, such as 50ms or 1s
-    #[arg(long, value_name = "DURATION", value_parser = lasting)]
+    #[arg(long, value_name = "DURATION", value_parser = latency)]
     slower: Option<Duration>,
     /// Only answers with an address of this prefix, such as 203.0.113.0/24; may be repeated
     #[arg(long = "answer", value_name = "CIDR", value_parser = prefix)]
@@ -86,6 +85,15 @@ impl Filters {
     }
 }
 
+/// Parses a duration such as `50ms`, `800us` or `1s`.
+fn latency(text: &str) -> Result<Duration, String> {
+    let duration: Result<SignedDuration, _> = text.parse();
+    duration
+        .ok()
+        .and_then(|duration| Duration::try_from(duration).ok())
+        .ok_or_else(|| "is not a duration: write it like 50ms or 1s".to_owned())
+}
+
 /// Parses a pattern of namespaces. A number is refused: `-n` was the number of transactions once.
 fn namespace(text: &str) -> Result<Pattern, String> {
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -102,6 +110,15 @@ fn namespace(text: &str) -> Result<Pattern, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_latency_is_a_duration() {
+        assert_eq!(latency("50ms"), Ok(Duration::from_millis(50)));
+        assert_eq!(latency("800us"), Ok(Duration::from_micros(800)));
+        for wrong in ["", "50", "-1s", "fast"] {
+            assert!(latency(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_number_is_no_namespace() {

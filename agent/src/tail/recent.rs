@@ -125,31 +125,24 @@ impl Past {
     ) -> Self {
         let limit =
             wanted.last.map_or(usize::MAX, |last| usize::try_from(last).unwrap_or(usize::MAX));
+        let since_us = wanted.since_us.unwrap_or(i64::MIN);
         let mut selected = Vec::new();
-        let mut is_complete = true;
+        let mut reaches_since = true;
         for (number, snapshot) in snapshots.iter().enumerate() {
-            let mut count = 0;
-            let mut reached_begin = true;
-            // The latest first, so that no more are decoded than necessary.
-            for range in snapshot.ranges().into_iter().rev() {
-                if count == limit {
-                    reached_begin = false;
-                    break;
-                }
+            let mut is_older_there = false;
+            for range in snapshot.ranges() {
+                // What a worker has encoded can be read.
                 let Some(row) = read(snapshot.datum(&range)) else { continue };
                 let ended_us = ended_us(&row);
-                if wanted.since_us.is_some_and(|since_us| ended_us < since_us) {
-                    // Records of a worker are in order of their ends, but for what has waited.
-                    reached_begin = false;
-                    continue;
-                }
-                if filter.matches(&row) {
+                if ended_us < since_us {
+                    is_older_there = true;
+                } else if filter.matches(&row) {
                     selected.push((ended_us, number, range));
-                    count += 1;
                 }
             }
-            is_complete &= !(snapshot.dropped && reached_begin);
+            reaches_since &= is_older_there || !snapshot.dropped;
         }
+        let is_complete = reaches_since || selected.len() >= limit;
         selected.sort_by_key(|(ended_us, ..)| *ended_us);
         selected.drain(..selected.len().saturating_sub(limit));
         let selected = selected.into_iter().map(|(_, number, range)| (number, range)).collect();

@@ -63,9 +63,9 @@ impl Layout {
             .iter()
             .zip(ideals)
             .map(|(place, ideal)| {
-                // Part of a time says nothing.
+                // Part of a number says nothing.
                 let min = match place.column {
-                    Column::Time => ideal,
+                    Column::Time | Column::Latency => ideal,
                     column => column.properties().min.min(ideal),
                 };
                 (Place { width: min, ..*place }, ideal)

@@ -224,7 +224,11 @@ impl Text {
             Column::Time => Cow::Owned(self.time(time)),
             Column::Latency if row.latency_ns.is_none() => "-".into(),
             Column::Latency if self.layout.is_narrow() => short_latency(row).into(),
-            Column::Latency => format!("{} ms", milliseconds(row)).into(),
+            Column::Latency => {
+                let whole = format!("{} ms", milliseconds(row));
+                let fits = whole.len() <= column.properties().ideal;
+                if fits || self.layout.width.is_none() { whole } else { short_latency(row) }.into()
+            }
             Column::Answers => shown_answers(row).into(),
             column => value(column, row),
         };

@@ -95,10 +95,10 @@ fn lines_fit_120_columns() {
     assert_eq!(
         page(TextOptions { width: Some(120), ..TextOptions::default() }),
         "\
-TIME (UTC)    CLIENT           SERVER         PROTO  TYPE   NAME                  RESULT       LATENCY  ANSWERS
-22:13:20.001  shop/checkout    coredns-5d78…  UDP    A      www.example.test      NOERROR     0.250 ms  192.0.2.80
-22:13:20.001  shop/checkout    coredns-5d78…  UDP    A      www.example.test      UNANSWERED         -  [asked 2 times]…
-22:13:20.001  shop/checkout    coredns-5d78…  UDP    A      www.example.test      NOERROR            -  192.0.2.80  [qu…
+TIME (UTC)    CLIENT           SERVER        PROTO  TYPE   NAME                 RESULT         LATENCY  ANSWERS
+22:13:20.001  shop/checkout    coredns-5d7…  UDP    A      www.example.test     NOERROR       0.250 ms  192.0.2.80
+22:13:20.001  shop/checkout    coredns-5d7…  UDP    A      www.example.test     UNANSWERED           -  [asked 2 times]…
+22:13:20.001  shop/checkout    coredns-5d7…  UDP    A      www.example.test     NOERROR              -  192.0.2.80  [qu…
 "
     );
 }
