@@ -148,7 +148,7 @@ impl Client {
         selection: Selection,
         past: Option<PastRequest>,
     ) -> Result<Following, Error> {
-        let answered = self.call(Call::Tail { format, selection, past });
+        let answered = self.call(Call::Tail { format, selection: Box::new(selection), past });
         let (lines, answer) = answered.map_err(|error| match error {
             // Only another version does not understand this request.
             Error::Fault(Fault { reason: reason @ Reason::Malformed, message }) => {

@@ -86,7 +86,7 @@ pub enum Call {
         format: LineFormat,
         /// Selection of records.
         #[serde(default)]
-        selection: Selection,
+        selection: Box<Selection>,
         /// The records of the past that come first; none if missing.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         past: Option<PastRequest>,
@@ -213,15 +213,15 @@ mod tests {
             },
             Call::Disable { pattern: "eth0".into(), detach: true, lasts_ms: None },
             Call::Reset { pattern: "eth0".into() },
-            Call::Tail { format: LineFormat::Json, selection: Selection::default(), past: None },
+            Call::Tail { format: LineFormat::Json, selection: Box::default(), past: None },
             Call::Tail {
                 format: LineFormat::Row,
-                selection: Selection {
+                selection: Box::new(Selection {
                     namespaces: vec!["shop".to_owned()],
                     labels: vec![("app".to_owned(), "checkout".to_owned())],
                     slower_us: Some(50_000),
                     ..Selection::default()
-                },
+                }),
                 past: Some(PastRequest { last: Some(5), since_ms: None }),
             },
         ];
@@ -245,7 +245,7 @@ mod tests {
     /// An agent of an earlier version refuses keys that it does not know.
     #[test]
     fn a_request_names_only_what_it_uses() {
-        let selection = Selection { unanswered: true, ..Selection::default() };
+        let selection = Box::new(Selection { unanswered: true, ..Selection::default() });
         let call = Call::Tail { format: LineFormat::Json, selection, past: None };
         let text = serde_json::to_string(&Line { version: VERSION, call }).unwrap();
         assert_eq!(

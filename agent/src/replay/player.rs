@@ -385,6 +385,7 @@ impl Player {
 }
 
 impl Epoch {
+    #[allow(clippy::too_many_arguments)] // The parts of an epoch, put together in one place.
     fn new(
         config: &Config,
         interfaces: &Interfaces,

@@ -51,7 +51,7 @@ impl Context {
                 let checked = self.check_interfaces(&selection).await;
                 let followed = checked
                     .and_then(|()| self.follower(requester.uid))
-                    .and_then(|slot| Ok((slot, self.tail(format, selection, past, &requester)?)));
+                    .and_then(|slot| Ok((slot, self.tail(format, *selection, past, &requester)?)));
                 match followed {
                     Err(fault) => error_line(&fault),
                     Ok((_follower_slot, (tail, answer))) => {
