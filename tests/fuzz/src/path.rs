@@ -101,6 +101,7 @@ impl Path {
             rules: Arc::default(),
             owners: Directory::default(),
             each_message: false,
+            selection: None,
             tails: Default::default(),
             ending: Arc::default(),
         };

@@ -30,7 +30,7 @@ pub(crate) fn limit(format: Format, on_wire: usize) -> usize {
         | Format::FlatAvroDatum
         | Format::FlatAvroSingleObject => MAX_RECORD_BYTES + 10,
         Format::Json | Format::Message => 2 * MAX_RECORD_BYTES + 8 * on_wire + (16 << 10),
-        Format::Text(_) => MAX_LINE_BYTES,
+        Format::Text(_) | Format::Csv(_) | Format::Row => MAX_LINE_BYTES,
     }
 }
 
