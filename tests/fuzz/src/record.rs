@@ -29,8 +29,10 @@ pub(crate) fn limit(format: Format, on_wire: usize) -> usize {
         | Format::AvroSingleObject
         | Format::FlatAvroDatum
         | Format::FlatAvroSingleObject => MAX_RECORD_BYTES + 10,
-        Format::Json | Format::Message => 2 * MAX_RECORD_BYTES + 8 * on_wire + (16 << 10),
-        Format::Text(_) | Format::Csv(_) | Format::Row => MAX_LINE_BYTES,
+        Format::Json | Format::Message | Format::Csv(_) | Format::Row => {
+            2 * MAX_RECORD_BYTES + 8 * on_wire + (16 << 10)
+        }
+        Format::Text(_) => MAX_LINE_BYTES,
     }
 }
 
