@@ -45,7 +45,7 @@ use tap53_transactions::{
 use tokio::sync::Notify;
 
 use crate::{
-    config::{Config, ContainersConfig, Observations, PairConfig},
+    config::{Config, ContainersConfig, ControlConfig, Observations, PairConfig},
     ending::{self, EndWait, Verdict},
     tail::Tails,
     telemetry::{DataPath, SinkReading, WorkerView},
@@ -147,6 +147,7 @@ impl Pipeline {
             rules: rules.clone(),
             owners: owners.clone(),
             processes,
+            tails: Tails::new(recent_bytes(&config.control, rings.len())),
             chains: config.chains.tracker().map(|tracker| Chains::new(tracker, rings.len())),
             dns_metrics: dns_metrics(config),
             ..Shared::new(&config.node, names)
@@ -534,6 +535,11 @@ fn spawn(
 fn dns_metrics(config: &Config) -> Option<DnsMetrics> {
     let is_read = config.telemetry.enabled && config.dns_metrics.enabled;
     is_read.then(|| DnsMetrics::new(config.dns_metrics))
+}
+
+/// Returns the memory for recent records of each worker, in bytes; nobody can read it without the socket.
+fn recent_bytes(config: &ControlConfig, workers: usize) -> usize {
+    if config.enabled { config.recent_bytes / workers.max(1) } else { 0 }
 }
 
 /// Returns the configuration of the pairing.

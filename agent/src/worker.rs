@@ -35,7 +35,7 @@ use tap53_records::encode::{self, Clock};
 use tap53_sinks::Named;
 use tap53_transactions::{chain::Chains, pair::Table};
 
-use crate::tail::Tails;
+use crate::tail::{RecordFilter, Tails};
 use recorder::Recorder;
 
 pub use cross_worker::CrossWorkerQueue;
@@ -72,6 +72,8 @@ pub struct Shared {
     pub tails: Tails,
     /// Metrics of the DNS, if the configuration enables them.
     pub dns_metrics: Option<DnsMetrics>,
+    /// The transactions that a replay records; `None` for all.
+    pub selection: Option<Arc<RecordFilter>>,
     /// Set when nothing enters the rings any more.
     pub ending: Arc<AtomicBool>,
 }
@@ -94,6 +96,7 @@ impl Shared {
             chains: None,
             tails: Tails::default(),
             dns_metrics: None,
+            selection: None,
             ending: Arc::default(),
         }
     }

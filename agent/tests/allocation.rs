@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tap53::worker::{CrossWorkerQueue, Shared, Stages};
+use tap53::{
+    tail::Tails,
+    worker::{CrossWorkerQueue, Shared, Stages},
+};
 use tap53_capture::interfaces::Names;
 use tap53_dns::{Kept, Message};
 use tap53_ebpf::record::RecordHeader;
@@ -186,6 +189,8 @@ fn require_recorded_without_allocation(format: Format) {
     let counted = DnsMetricsConfig { names: true, clients: true, ..DnsMetricsConfig::default() };
     let shared = Shared {
         dns_metrics: Some(DnsMetrics::new(counted)),
+        // Recent records, which are full after a few rounds.
+        tails: Tails::new(32 << 10),
         ..Shared::new("node-1", Arc::new(Names::of([(3, "eth0".to_owned())])))
     };
     let discard = Arc::new(Discard(format, Published::default()));
@@ -209,7 +214,7 @@ fn require_recorded_without_allocation(format: Format) {
     };
     assert!(allocations(&mut record_all) > 0);
     // A query's place and the buffers of responses each have their size after a few rounds.
-    (0..3).for_each(|_| record_all());
+    (0..5).for_each(|_| record_all());
     for _ in 0..100 {
         assert_eq!(allocations(&mut record_all), 0);
     }

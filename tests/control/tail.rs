@@ -63,14 +63,30 @@ fn a_follower_sees_every_record_as_the_sink_does() -> Result<()> {
     Ok(())
 }
 
+/// Options of a follower, and a condition that its records must fulfil.
+type Case = (&'static [&'static str], fn(&Value) -> bool);
+
+#[test]
+fn a_follower_chooses_by_answer_and_latency() -> Result<()> {
+    require_chosen(&[
+        (&["--answer", "203.0.113.0/28"], |r| {
+            let addresses = r["resolved_addresses"].as_array().into_iter().flatten();
+            let within = |address: &str| {
+                address.parse::<std::net::Ipv4Addr>().is_ok_and(|it| {
+                    let [a, b, c, d] = it.octets();
+                    [a, b, c] == [203, 0, 113] && d < 16
+                })
+            };
+            addresses.filter_map(Value::as_str).any(within)
+        }),
+        // Every response, and no transaction without one.
+        (&["--slower", "1us"], |r| r["latency_ns"].as_u64().is_some_and(|ns| ns >= 1_000)),
+    ])
+}
+
 #[test]
 fn a_follower_chooses() -> Result<()> {
-    let lab = Lab::new()?;
-    let pair = SecondPair::new(&lab)?;
-    let agent = Agent::start(&lab.server, &CONFIGURATION.replace("[s0]", "[s0, s1]"), &[])?;
-    /// Options of a follower, and a condition that its records must fulfil.
-    type Case = (&'static [&'static str], fn(&Value) -> bool);
-    let cases: [Case; 7] = [
+    require_chosen(&[
         (&["--qname", "WWW.tap53.test"], |r| r["qname"] == "www.tap53.test"),
         (&["--qtype", "aaaa", "--qtype", "MX"], |r| r["qtype"] == "AAAA" || r["qtype"] == "MX"),
         (&["--rcode", "NXDOMAIN", "--unanswered"], |r| {
@@ -84,12 +100,19 @@ fn a_follower_chooses() -> Result<()> {
                 && r["qtype"] == "A"
                 && r["qname"].as_str().is_some_and(|name| name.ends_with("tap53.test"))
         }),
-    ];
+    ])
+}
+
+/// Checks that each follower gets the records that fulfil its condition, and no others.
+fn require_chosen(cases: &[Case]) -> Result<()> {
+    let lab = Lab::new()?;
+    let pair = SecondPair::new(&lab)?;
+    let agent = Agent::start(&lab.server, &CONFIGURATION.replace("[s0]", "[s0, s1]"), &[])?;
     let mut followers = Vec::new();
-    for (arguments, _) in &cases {
+    for (arguments, _) in cases {
         followers.push(Follower::start(&agent, &[&["--json"], *arguments].concat())?);
     }
-    let mut counted = Follower::start(&agent, &["-n", "3", "--json"])?;
+    let mut counted = Follower::start(&agent, &["--count", "3", "--json"])?;
     lab.ask_everything()?;
     pair.send(&lab, 2)?;
     assert!(counted.0.wait(DEADLINE)?.success());
@@ -120,11 +143,93 @@ fn an_invalid_selection_is_refused_with_the_reason() -> Result<()> {
         assert_eq!(output.status.code(), Some(2), "{wrong:?}");
         assert!(stderr(&output).contains(wrong[1]), "{}", stderr(&output));
     }
+    for (arguments, part) in [
+        (["--interface", "s9"], "no interface matches \"s9\": there are s0"),
+        (["--namespace", "shop"], "records name pods only if an agent with kubernetes.enabled"),
+        (["--label", "app=shop"], "records name pods only if an agent with kubernetes.enabled"),
+    ] {
+        let refused = command(&agent, &[&["tail"][..], &arguments].concat())?;
+        assert_eq!(refused.status.code(), Some(FAILED), "{arguments:?}");
+        assert!(stderr(&refused).contains(part), "{}", stderr(&refused));
+    }
     // The privacy rules apply to the lines.
     let follower = Follower::start(&agent, &["--json"])?;
     lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
     let shown = follower.records(1)?;
     assert!(!shown[0].to_string().contains("198.51.100.1\""), "{}", shown[0]);
+    agent.stop()?;
+    Ok(())
+}
+
+#[test]
+fn a_follower_may_begin_in_the_past() -> Result<()> {
+    let lab = Lab::new()?;
+    let agent = Agent::start(&lab.server, CONFIGURATION, &[])?;
+    let exchanges = lab.ask_everything()?;
+    wait::until("all records to be made", DEADLINE, || {
+        let made = status(&agent)?["ledger"]["agent"]["records"]["created"].clone();
+        Ok((made == exchanges.len()).then_some(()))
+    })?;
+    let past = |arguments: &[&str]| -> Result<Vec<Value>> {
+        let lines =
+            succeed(&agent, &[&["tail", "--no-follow", "-o", "jsonl"], arguments].concat())?;
+        lines.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+    };
+    let (all, last) = (past(&["--since", "1h"])?, past(&["--last", "3"])?);
+    let unanswered = past(&["--last", "1", "--unanswered", "--interface", "s0"])?;
+    assert_eq!((past(&["--last", "0"])?.len(), unanswered.len()), (0, 1));
+    assert_eq!(unanswered[0]["outcome"], "UNANSWERED");
+    assert_eq!((last.len(), &last[..]), (3, &all[all.len() - 3..]));
+    wait::until("the agent to drop the followers that have ended", DEADLINE, || {
+        Ok((followers(&agent)? == 0).then_some(()))
+    })?;
+    // The same for people, and then new ones.
+    let mut text = Follower::start(&agent, &["--last", "1000", "--fields", "type,name,result"])?;
+    wait::until("the follower to show the past", DEADLINE, || {
+        Ok((text.0.stdout().len() > exchanges.len()).then_some(()))
+    })?;
+    lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
+    wait::until("the follower to show a new one", DEADLINE, || {
+        Ok((text.0.stdout().len() > exchanges.len() + 1).then_some(()))
+    })?;
+    let csv = succeed(&agent, &["tail", "--last", "2", "--no-follow", "-o", "csv"])?;
+    assert!(csv.starts_with("time,node,interface,client,") && csv.lines().count() == 3, "{csv}");
+    let ended = agent.stop()?;
+    assert_eq!(ids(&all), ids(&ended.records[..exchanges.len()]));
+    assert!(text.0.wait(DEADLINE)?.success());
+    let lines = text.0.stdout().lines();
+    assert_eq!(lines.len(), exchanges.len() + 2);
+    assert!(lines[0].starts_with("TYPE   NAME"), "{}", lines[0]);
+    Ok(())
+}
+
+#[test]
+fn an_agent_without_memory_refuses_the_past() -> Result<()> {
+    let lab = Lab::new()?;
+    let configuration =
+        format!("{CONFIGURATION}\ncontrol: {{socket: $OUT/control.sock, recent_bytes: 0}}\n");
+    let agent = Agent::start(&lab.server, &configuration, &[])?;
+    let refused = command(&agent, &["tail", "--last", "1"])?;
+    assert_eq!(refused.status.code(), Some(FAILED));
+    assert!(stderr(&refused).contains("control.recent_bytes is 0"), "{}", stderr(&refused));
+    Ok(())
+}
+
+#[test]
+fn a_follower_that_is_interrupted_closes_with_its_counts() -> Result<()> {
+    let lab = Lab::new()?;
+    let agent = Agent::start(&lab.server, CONFIGURATION, &[])?;
+    let mut follower = Follower::start(&agent, &[])?;
+    lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
+    wait::until("the follower to show the transaction", DEADLINE, || {
+        Ok((follower.0.stdout().len() == 2).then_some(()))
+    })?;
+    follower.0.signal(Signal::SIGINT)?;
+    assert_eq!(follower.0.wait(DEADLINE)?.code(), Some(0));
+    let closing = follower.0.stderr().text();
+    let counts = "tap53: 1 transaction shown, 0 lines lost because this reader was slow, in ";
+    let seconds = closing.strip_prefix(counts).and_then(|rest| rest.strip_suffix(" s"));
+    assert!(seconds.is_some_and(|seconds| seconds.parse::<f64>().is_ok()), "{closing}");
     agent.stop()?;
     Ok(())
 }

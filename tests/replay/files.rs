@@ -421,3 +421,49 @@ fn a_response_that_repeats_a_long_name_is_recorded_within_the_limit() -> Result<
     }
     Ok(())
 }
+
+/// Replays with `options`; returns standard output and standard error.
+fn replay_text(file: &Pcap, options: &[&str]) -> Result<(String, String, Option<i32>)> {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("file.pcap");
+    file.write(&path)?;
+    let output = agent::run(&[&["replay"], options, &[text(&path)?]].concat())?;
+    let stdout = String::from_utf8(output.stdout.clone())?;
+    Ok((stdout, stderr(&output), output.status.code()))
+}
+
+#[test]
+fn a_replay_selects_and_accounts_for_the_others() -> Result<()> {
+    let mut file = exchanges(&[(1, 1), (2, 2)]);
+    ask(&mut file, Duration::from_secs(3), 3);
+    let fields = ["--fields", "time,client,result"];
+    let (shown, ledger, code) = replay_text(&file, &[&["--unanswered"], &fields[..]].concat())?;
+    let lines: Vec<&str> = shown.lines().collect();
+    assert_eq!(lines.len(), 2, "{shown}");
+    assert_eq!(lines[1].split_whitespace().collect::<Vec<_>>()[2..], ["192.0.2.1", "UNANSWERED"]);
+    assert_eq!(lines[0].find("CLIENT"), lines[1].find("192"), "{shown}");
+    assert!(ledger.contains("not_selected") && ledger.contains("balanced: yes"), "{ledger}");
+    assert_eq!(code, Some(0));
+    let (slow, ..) = replay_text(&file, &["--slower", "1ms", "-o", "csv"])?;
+    assert_eq!(slow.lines().count(), 3, "{slow}");
+    let (slower, ..) = replay_text(&file, &["--slower", "2ms", "-o", "csv"])?;
+    assert_eq!(slower, "");
+    Ok(())
+}
+
+#[test]
+fn a_replay_refuses_what_files_do_not_have() -> Result<()> {
+    let file = exchanges(&[(1, 1)]);
+    for (options, part, expected) in [
+        (&["--interface", "eth9"][..], "no interface matches \"eth9\": there are", FAILED),
+        (&["-n", "shop"], "records name pods only if", 2),
+        (&["-o", "jsonl", "--fields", "time"], "--fields is for text, wide and csv", 2),
+        (&["--fields", "when"], "\"when\" is not a column; there are time,", 2),
+        (&["-o", "jsonl", "--text"], "cannot be used with", 2),
+    ] {
+        let (shown, error, code) = replay_text(&file, options)?;
+        assert_eq!((shown.as_str(), code), ("", Some(expected)), "{options:?}: {error}");
+        assert!(error.contains(part), "{options:?}: {error}");
+    }
+    Ok(())
+}

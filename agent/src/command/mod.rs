@@ -1,6 +1,7 @@
 //! The command line: its arguments, and a module for each command.
 
 pub(crate) mod doctor;
+pub(crate) mod filters;
 pub(crate) mod generate;
 mod output;
 pub(crate) mod page;
@@ -17,6 +18,7 @@ pub(crate) mod status;
 pub(crate) mod switch;
 mod table;
 pub(crate) mod tail;
+pub(crate) mod transactions;
 pub(crate) mod verify;
 
 use std::path::{Path, PathBuf};
@@ -45,7 +47,7 @@ Run 'tap53 <COMMAND> --help' for the options of a command.";
 const RUN_EXAMPLES: &str = "\
 Examples:
   sudo tap53 run -i eth0 --stdout
-  sudo tap53 run -i 'veth*' -i eth0 --json | jq .qname
+  sudo tap53 run -i 'veth*' -i eth0 -o jsonl | jq .qname
   sudo tap53 run -c tap53.yaml --ledger ledger.json
 
 Capture needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON. At the end the ledger on standard
@@ -128,6 +130,8 @@ pub(crate) enum Command {
 pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) selection: Selection,
+    #[command(flatten)]
+    output: transactions::Output,
     /// Print each transaction as a line of text
     #[arg(long)]
     stdout: bool,
@@ -204,11 +208,12 @@ impl Selection {
 impl Run {
     /// Loads the configuration so that it can be reloaded while the agent runs.
     pub(crate) fn open(&self) -> Result<ConfigFile, Error> {
-        let stdout = match (self.json, self.stdout) {
+        let named = match (self.json, self.stdout) {
             (true, _) => Some(TextFormat::Json),
             (false, true) => Some(TextFormat::Text),
             (false, false) => None,
         };
+        let stdout = self.output.flags(named);
         let selection = &self.selection;
         ConfigFile::load(selection.config.as_deref(), Overrides { stdout, ..selection.overrides() })
     }

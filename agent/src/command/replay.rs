@@ -18,12 +18,18 @@ use tap53::{
         TunnelType, port_of_flag,
     },
     replay::{Ending, Plan, Replay, Speed},
+    tail::Known,
     telemetry::{Log, print_error, report},
 };
 use tap53_capture::interfaces::Selector;
+use tap53_transactions::privacy::Policy;
 use tokio::{sync::Notify, time::MissedTickBehavior};
 
-use super::run::{LedgerFile, Signals};
+use super::{
+    filters::Filters,
+    run::{LedgerFile, Signals},
+    transactions::{Output, refuse},
+};
 use crate::exit;
 
 /// Interval at which sinks do what is due with time, and the progress bar is drawn.
@@ -32,7 +38,9 @@ const TICK: Duration = Duration::from_millis(200);
 pub(super) const EXAMPLES: &str = "\
 Examples:
   tap53 replay capture.pcapng
-  tap53 replay --json trace.pcap.gz trace.pcap1.gz | jq 'select(.rcode==\"SERVFAIL\") | .qname'
+  tap53 replay --slower 100ms --fields time,client,name,latency capture.pcapng
+  tap53 replay -o csv capture.pcapng > capture.csv
+  tap53 replay -o jsonl trace.pcap.gz trace.pcap1.gz | jq 'select(.rcode==\"SERVFAIL\") | .qname'
   tap53 replay --messages capture.pcap | jq 'select(.frame == 42)'
   ssh host tcpdump -U -w - port 53 | tap53 replay -
   tap53 replay --speed recorded -c tap53.yaml capture.pcapng
@@ -54,14 +62,16 @@ pub(crate) struct Arguments {
     /// Configuration file (YAML), of which sinks, ports, timeouts and filters are used
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
     /// Print each transaction as a line of text; the default unless the configuration has sinks
-    #[arg(long, group = "format")]
+    #[arg(long, group = "format", conflicts_with = "output")]
     text: bool,
-    /// Print each transaction as a line of JSON
-    #[arg(long, group = "format")]
+    /// Print each transaction as a line of JSON, like --output jsonl
+    #[arg(long, group = "format", conflicts_with = "output")]
     json: bool,
     /// Print each message as a line of JSON with its frame number; other sinks are not used
-    #[arg(long, group = "format")]
+    #[arg(long, group = "format", conflicts_with_all = ["output", "fields", "local"])]
     messages: bool,
     /// Speed: as-fast, recorded, or a factor such as 2 for twice as fast as recorded
     #[arg(long, value_name = "SPEED", default_value = "as-fast")]
@@ -75,6 +85,8 @@ pub(crate) struct Arguments {
     /// Write the final ledger to this file as JSON
     #[arg(long, value_name = "FILE")]
     ledger: Option<PathBuf>,
+    #[command(flatten)]
+    filters: Filters,
     /// Least severe level of log lines [default: info]
     #[arg(long, value_enum, value_name = "LEVEL")]
     log_level: Option<LogLevel>,
@@ -98,12 +110,17 @@ impl Arguments {
         let overrides = Overrides {
             // The interfaces are those of the files.
             interfaces: vec!["*".to_owned()],
-            stdout,
+            stdout: self.output.flags(stdout),
             log_level: self.log_level,
             log_format: self.log_format,
             ..Overrides::default()
         };
         let mut config = Config::load(self.config.as_deref(), &overrides)?;
+        for sink in &mut config.sinks {
+            if let SinkConfig::Stdout(stdout) = sink {
+                stdout.dated = true;
+            }
+        }
         let capture = &mut config.capture;
         if !self.ports.is_empty() {
             capture.ports.clone_from(&self.ports);
@@ -121,12 +138,18 @@ impl Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let config = arguments.load()?;
+    let mut selection = arguments.filters.selection();
+    // The current owner of an address is not its owner at the time of the file.
+    if let Err(refusal) = selection.check(&Policy::new(&config.privacy), &Known::default()) {
+        refuse(&refusal.to_string());
+    }
     let log = Log::start(&config.log, &config.node)?;
     let ledger = arguments.ledger.as_deref().map(LedgerFile::create).transpose()?;
     let plan = Plan {
         files: arguments.files.clone(),
         speed: arguments.speed,
         messages: arguments.messages,
+        selection,
     };
     // The replay is a thread; the runtime only waits for signals and time.
     let runtime = tokio::runtime::Builder::new_current_thread()

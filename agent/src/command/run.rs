@@ -18,6 +18,7 @@ use tap53::{
     agent::{self, Agent, ConfigFile, Inputs, Order},
     config::{Config, SinkConfig},
     control, pipeline,
+    tail::Known,
     telemetry::{self, Log, Sources, report},
     version,
 };
@@ -109,6 +110,10 @@ async fn run_agent(
     let owners = owners.with_containers(containers.directory());
     let control_config = file.config().control.clone();
     let telemetry_config = file.config().telemetry.clone();
+    let known = Known {
+        pods: file.config().kubernetes.enabled,
+        labels: file.config().kubernetes.labels.clone(),
+    };
     let mut agent = Agent::start(file, capture, &owners, log.clone(), &stop)?;
     containers.log_unavailable();
     let kernel_log = agent.pipeline().take_kernel_log().map(follow).transpose()?;
@@ -120,7 +125,7 @@ async fn run_agent(
         &control_config,
         pipeline.rules(),
         to,
-        pipeline.tails(),
+        (pipeline.tails(), known),
         liveness.clone(),
     )
     .context("cannot start the thread of the control socket")?;

@@ -1,137 +1,199 @@
 //! `tap53 tail`.
 
+mod interrupt;
+mod lines;
+
 use std::{
-    io::{self, BufWriter, ErrorKind, Write},
+    io::{self, ErrorKind, Write},
     num::NonZeroU64,
     process::ExitCode,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
 use clap::Args;
-use glob::Pattern;
-use ipnet::IpNet;
 use tap53::{
-    config::{QueryType, prefix, zone},
-    control::client::{Following, Item},
-    tail::{LineFormat, Selection, rcode},
+    config::{StdoutFlags, TextFormat},
+    control::{
+        client::{Following, Item},
+        protocol::PastRequest,
+    },
 };
-use tap53_base::visible::{visible, visible_lines};
+use tap53_base::visible::visible;
 
-use super::{switch::Socket, table::colored};
+use self::{interrupt::Interrupt, lines::Printer};
+use super::{
+    filters::Filters,
+    switch::{Socket, lasting},
+    transactions::Output,
+};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
   sudo tap53 tail
+  sudo tap53 tail -n shop --workload checkout --slower 50ms
   sudo tap53 tail --qname example.com --qtype AAAA --qtype HTTPS
   sudo tap53 tail --client 10.1.0.0/16 --unanswered --rcode SERVFAIL
-  sudo tap53 tail --json -n 100 | jq .qname
+  sudo tap53 tail --since 5m --no-follow -o csv > last.csv
+  sudo tap53 tail -o jsonl --count 100 | jq .qname
 
-Prints the transactions that the agent records from now on, after its filter and privacy rules.
+Prints the transactions that the agent records from now on, after its filter and privacy rules. With
+--last or --since, it begins with recent ones from the agent's memory (control.recent_bytes).
 An option that is repeated matches any of its values. A transaction must match all options, except
 that --rcode and --unanswered match either. The agent does not wait for a slow reader: lines are
 lost then, and standard error has their number. Sinks still get every record.
 
+On a terminal, text fits its width, and a line with a date precedes the transactions of another day.
+Elsewhere nothing is cut, and times of another day have their date.
+
 Internationalized names are accepted, and matched as their A-label: --qname müller.example matches
 xn--mller-kva.example.
 
-Exit status: 0 the agent stopped, COUNT is reached, or the output was closed; 1 no agent answers;
-2 invalid arguments.";
+Exit status: 0 the agent stopped, COUNT is reached, the output was closed, or Ctrl-C; 1 no agent
+answers, or it refuses the request; 2 invalid arguments.";
 
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
-    /// Print each transaction as a line of JSON
-    #[arg(long)]
+    #[command(flatten)]
+    output: Output,
+    /// Print each transaction as a line of JSON, like --output jsonl
+    #[arg(long, conflicts_with = "output")]
     json: bool,
     /// Stop after this number of transactions
-    #[arg(short = 'n', value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT")]
     count: Option<NonZeroU64>,
-    /// Only this name and names below it; internationalized names are matched as their A-label
-    /// (xn--…); may be repeated
-    #[arg(long = "qname", value_name = "SUFFIX", value_parser = zone)]
-    qnames: Vec<String>,
-    /// Only clients of this prefix, such as 10.1.0.0/16; may be repeated
-    #[arg(long = "client", value_name = "CIDR", value_parser = prefix)]
-    clients: Vec<IpNet>,
-    /// Only servers of this prefix; may be repeated
-    #[arg(long = "server", value_name = "CIDR", value_parser = prefix)]
-    servers: Vec<IpNet>,
-    /// Only this query type, such as AAAA or TYPE65; may be repeated
-    #[arg(long = "qtype", value_name = "TYPE")]
-    qtypes: Vec<QueryType>,
-    /// Only this response code, such as SERVFAIL; may be repeated
-    #[arg(long = "rcode", value_name = "RCODE", value_parser = rcode)]
-    rcodes: Vec<u16>,
-    /// Only transactions without a response
+    /// Begin with the last COUNT transactions in the agent's memory
+    #[arg(long, value_name = "COUNT")]
+    last: Option<u64>,
+    /// Begin with transactions in the agent's memory that ended within this time, such as 30s or 5m
+    #[arg(long, value_name = "DURATION", value_parser = lasting)]
+    since: Option<Duration>,
+    /// Stop after the transactions of --last or --since
     #[arg(long)]
-    unanswered: bool,
-    /// Only this interface, by name or shell pattern; may be repeated
-    #[arg(long = "interface", short, value_name = "PATTERN")]
-    interfaces: Vec<Pattern>,
+    no_follow: bool,
+    #[command(flatten)]
+    filters: Filters,
     #[command(flatten)]
     socket: Socket,
 }
 
+impl Arguments {
+    fn past(&self) -> Option<PastRequest> {
+        let since_ms = self.since.map(|since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+        (self.last.is_some() || since_ms.is_some())
+            .then_some(PastRequest { last: self.last, since_ms })
+    }
+}
+
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let format = match (arguments.json, colored()) {
-        (true, _) => LineFormat::Json,
-        (false, true) => LineFormat::ColoredText,
-        (false, false) => LineFormat::Text,
+    let past = arguments.past();
+    if arguments.no_follow && past.is_none() {
+        super::transactions::refuse("--no-follow needs --last or --since");
+    }
+    let json = arguments.json.then_some(TextFormat::Json);
+    let flags = arguments.output.flags(json);
+    let printer = Printer::new(flags.unwrap_or_else(|| StdoutFlags::from(TextFormat::Text)))?;
+    let interrupt = Interrupt::new()?;
+    let client = arguments.socket.client();
+    let following = client.tail(printer.line_format(), arguments.filters.selection(), past)?;
+    interrupt.ends(following.connection().context("cannot follow the agent")?);
+    let mut tail = Tail {
+        following,
+        printer,
+        interrupt,
+        count: arguments.count.map_or(u64::MAX, NonZeroU64::get),
+        follows: !arguments.no_follow,
+        began: Instant::now(),
+        shown: 0,
+        lost: 0,
     };
-    let interfaces = arguments.interfaces.iter().map(|pattern| pattern.as_str().to_owned());
-    let selection = Selection {
-        qnames: arguments.qnames,
-        clients: arguments.clients,
-        servers: arguments.servers,
-        qtypes: arguments.qtypes.iter().map(|qtype| qtype.0).collect(),
-        rcodes: arguments.rcodes,
-        unanswered: arguments.unanswered,
-        interfaces: interfaces.collect(),
-    };
-    let following = arguments.socket.client().tail(format, selection)?;
-    let count = arguments.count.map_or(u64::MAX, NonZeroU64::get);
-    match follow(following, format, count) {
+    match tail.run() {
         // A closed pipe, as of `head`, is not an error.
         Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
         outcome => outcome.map(|()| ExitCode::SUCCESS),
     }
 }
 
-fn follow(mut following: Following, format: LineFormat, count: u64) -> anyhow::Result<()> {
-    const WRITE: &str = "cannot write to standard output";
-    let mut out = BufWriter::new(io::stdout().lock());
-    out.write_all(following.heading.as_bytes()).context(WRITE)?;
-    out.flush().context(WRITE)?;
-    let mut line = Vec::new();
-    let mut printed = 0;
-    while printed < count {
-        match following.next(&mut line)? {
-            Item::Line => {
-                // The agent has escaped text lines already, and added colours.
-                match (format, str::from_utf8(&line)) {
-                    (LineFormat::Json, Ok(text)) => {
-                        out.write_all(visible_lines(text).as_bytes()).context(WRITE)?;
-                    }
-                    _ => out.write_all(&line).context(WRITE)?,
-                }
-                printed += 1;
-            }
-            Item::Lost(lost) => {
-                // After the lines before the gap.
-                out.flush().context(WRITE)?;
-                let lines = if lost == 1 { "line" } else { "lines" };
-                let _ = writeln!(io::stderr(), "… {lost} {lines} lost");
-            }
-            Item::End(why) => {
-                out.flush().context(WRITE)?;
-                let _ = writeln!(io::stderr(), "tap53: {}", visible(&why));
+/// A follower of an agent.
+struct Tail {
+    following: Following,
+    printer: Printer,
+    interrupt: Interrupt,
+    /// Number of transactions after which it stops.
+    count: u64,
+    /// False if it stops after the transactions of the past.
+    follows: bool,
+    began: Instant,
+    shown: u64,
+    lost: u64,
+}
+
+impl Tail {
+    fn run(&mut self) -> anyhow::Result<()> {
+        self.printer.begin()?;
+        let mut line = Vec::new();
+        while self.shown < self.count {
+            let next = self.following.next(&mut line);
+            if self.interrupt.is_requested() {
+                self.printer.flush()?;
+                note(&self.closing_line());
                 return Ok(());
             }
+            match next? {
+                Item::Line => {
+                    self.printer.print(&line)?;
+                    self.shown += 1;
+                }
+                Item::Lost(lost) => {
+                    // After the lines before the gap.
+                    self.printer.flush()?;
+                    self.lost += lost;
+                    note(&format!("… {lost} {} lost", plural(lost, "line")));
+                }
+                Item::Past(records, is_complete) => {
+                    if !is_complete {
+                        self.printer.flush()?;
+                        note(&format!(
+                            "tap53: the agent's memory has only {records} of these transactions \
+                             (control.recent_bytes)"
+                        ));
+                    }
+                    if !self.follows {
+                        break;
+                    }
+                }
+                Item::End(why) => {
+                    self.printer.flush()?;
+                    note(&format!("tap53: {}", visible(&why)));
+                    return Ok(());
+                }
+            }
+            if self.following.is_empty() {
+                self.printer.flush()?;
+            }
         }
-        if following.is_empty() {
-            out.flush().context(WRITE)?;
-        }
+        self.printer.flush()
     }
-    out.flush().context(WRITE)
+
+    /// Returns what was shown and what was lost.
+    fn closing_line(&self) -> String {
+        let (shown, lost) = (self.shown, self.lost);
+        let seconds = self.began.elapsed().as_secs_f64();
+        format!(
+            "tap53: {shown} {} shown, {lost} {} lost because this reader was slow, in {seconds:.1} s",
+            plural(shown, "transaction"),
+            plural(lost, "line")
+        )
+    }
+}
+
+/// Writes a line to standard error.
+fn note(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+fn plural(count: u64, noun: &str) -> String {
+    if count == 1 { noun.to_owned() } else { format!("{noun}s") }
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -58,13 +58,13 @@ pub use tap53_capture::{
 };
 use tap53_dns::Kept;
 pub use tap53_insight::config::{ClientLabel, DnsMetricsConfig};
-pub use tap53_records::encode::{DEFAULT_MAX_BYTES, LEAST_MAX_BYTES, Profile};
+pub use tap53_records::encode::{Columns, DEFAULT_MAX_BYTES, LEAST_MAX_BYTES, Profile};
 use tap53_sinks as sink;
 pub use tap53_sinks::config::{
     ColorChoice, CreateTopic, Credentials, FileCodec, FileConfig, FsyncChoice, KafkaCompression,
     KafkaConfig, RegistryConfig, RegistryCredentials, SaslConfig, SaslMechanism, SinkConfig,
-    SpoolConfig, SpoolMode, StdoutConfig, SubjectStrategy, SummaryConfig, TextFormat, TlsConfig,
-    TokenEndpoint,
+    SpoolConfig, SpoolMode, StdoutConfig, StdoutFlags, SubjectStrategy, SummaryConfig, TextFormat,
+    TlsConfig, TokenEndpoint,
 };
 pub use tap53_transactions::{
     chain::config::ChainsConfig,
@@ -159,9 +159,9 @@ pub struct Overrides {
     pub interfaces: Vec<String>,
     /// `--hook`: replaces `capture.hook`.
     pub hook: Option<HookChoice>,
-    /// `--stdout` or `--json`: adds a stdout sink of this format, or gives the one in the file
-    /// this format.
-    pub stdout: Option<TextFormat>,
+    /// `--stdout`, `--json`, `--output`, `--fields`, `--local`: adds a stdout sink of this format, or gives
+    /// the one in the file this format.
+    pub stdout: Option<StdoutFlags>,
     /// `--log-level`: replaces `log.level`.
     pub log_level: Option<LogLevel>,
     /// `--log-format`: replaces `log.format`.

@@ -190,6 +190,9 @@ fn every_key_reaches_its_field() {
                 name: "stdout".to_owned(),
                 format: TextFormat::Json,
                 color: ColorChoice::Never,
+                columns: None,
+                local_time: false,
+                dated: false,
             }),
             SinkConfig::File(FileConfig {
                 name: "file".to_owned(),
@@ -386,7 +389,7 @@ sinks: [{type: kafka, brokers: ["kafka-0.kafka:9092"], topic: dns-transactions}]
 fn the_control_socket_is_an_absolute_path_within_the_kernels_limit() {
     let control = |keys: &str| format!("interfaces: {{include: [lo]}}\ncontrol: {{{keys}}}");
     let config = parse(&control(
-        "socket: /run/x/y.sock, allow_uids: [1000], request_timeout_ms: 250, enabled: false",
+        "socket: /run/x/y.sock, allow_uids: [1000], request_timeout_ms: 250, enabled: false, recent_bytes: 0",
     ))
     .unwrap();
     assert_eq!(
@@ -396,6 +399,7 @@ fn the_control_socket_is_an_absolute_path_within_the_kernels_limit() {
             socket: "/run/x/y.sock".into(),
             allow_uids: vec![1_000],
             request_timeout: Duration::from_millis(250),
+            recent_bytes: 0,
         }
     );
     assert_eq!(parse(&control("")).unwrap().control, ControlConfig::default());

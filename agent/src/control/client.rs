@@ -25,7 +25,7 @@ use serde_json::Value;
 use tap53_base::vitals::Probe;
 use tap53_capture::interfaces::InterfaceStatus;
 
-use super::protocol::{Call, Fault, Line, NOTE, Note, VERSION};
+use super::protocol::{Call, Fault, Line, NOTE, Note, PastRequest, Reason, VERSION};
 use crate::tail::{LineFormat, Selection};
 
 /// Timeout of a request; longer than the agent's own deadline for an answer.
@@ -138,12 +138,25 @@ impl Client {
             .map_err(|error| self.disconnected(format!("invalid answer: {error}")))
     }
 
-    /// Follows the records.
+    /// Follows the records; with `past`, those of the past come first.
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn tail(&self, format: LineFormat, selection: Selection) -> Result<Following, Error> {
-        let (lines, answer) = self.call(Call::Tail { format, selection })?;
+    pub fn tail(
+        &self,
+        format: LineFormat,
+        selection: Selection,
+        past: Option<PastRequest>,
+    ) -> Result<Following, Error> {
+        let answered = self.call(Call::Tail { format, selection: Box::new(selection), past });
+        let (lines, answer) = answered.map_err(|error| match error {
+            // Only another version does not understand this request.
+            Error::Fault(Fault { reason: reason @ Reason::Malformed, message }) => {
+                let hint = "is the agent of an earlier version than this command?";
+                Error::Fault(Fault { reason, message: format!("{message}; {hint}") })
+            }
+            error => error,
+        })?;
         // Without a timeout: there may be no record for hours.
         let endless = lines.get_ref().set_read_timeout(None);
         endless.map_err(|error| self.disconnected(error.to_string()))?;
@@ -224,11 +237,21 @@ pub enum Item {
     Line,
     /// This number of lines was lost here.
     Lost(u64),
+    /// This number of records of the past precede; false if there were more that the agent has dropped.
+    Past(u64, bool),
     /// The stream has ended, for this reason.
     End(String),
 }
 
 impl Following {
+    /// Returns another handle of the connection, by which a different thread can end it.
+    ///
+    /// # Errors
+    /// When there are no more file descriptors.
+    pub fn connection(&self) -> io::Result<UnixStream> {
+        self.lines.get_ref().try_clone()
+    }
+
     /// Waits for the next item; `line` receives the line of a record.
     ///
     /// # Errors
@@ -247,6 +270,7 @@ impl Following {
             let Some((&NOTE, note)) = line.split_first() else { return Ok(Item::Line) };
             match serde_json::from_slice(note) {
                 Ok(Note::Lost(lost)) => return Ok(Item::Lost(lost)),
+                Ok(Note::Past { records, complete }) => return Ok(Item::Past(records, complete)),
                 Ok(Note::End(why)) => return Ok(Item::End(why)),
                 // A note of a newer agent.
                 Err(_) => {}

@@ -23,7 +23,12 @@ pub struct ControlConfig {
     /// Time for a request to arrive, and for its answer to be read.
     #[serde(rename = "request_timeout_ms", serialize_with = "as_milliseconds")]
     pub request_timeout: Duration,
+    /// Memory for recent records in bytes, from which followers can begin in the past; 0 for none.
+    pub recent_bytes: usize,
 }
+
+/// Default of `control.recent_bytes`: some 6,000 records.
+const RECENT_BYTES: usize = 4 << 20;
 
 impl Default for ControlConfig {
     fn default() -> Self {
@@ -32,6 +37,7 @@ impl Default for ControlConfig {
             socket: CONTROL_SOCKET.into(),
             allow_uids: Vec::new(),
             request_timeout: Duration::from_secs(5),
+            recent_bytes: RECENT_BYTES,
         }
     }
 }
@@ -48,6 +54,9 @@ impl ControlConfig {
             request_timeout: section
                 .read("request_timeout_ms", milliseconds(50..=60_000))
                 .unwrap_or(default.request_timeout),
+            recent_bytes: section
+                .read("recent_bytes", whole_number(0..=1 << 30))
+                .unwrap_or(default.recent_bytes),
         }
     }
 }

@@ -19,8 +19,16 @@ use crate::tail::{TAKE_INTERVAL, Tail};
 const STALL_LIMIT: Duration = Duration::from_secs(600);
 
 /// Writes the records until the client disconnects or the agent ends.
-pub(super) async fn follow(stream: UnixStream, tail: Tail, mut stop: watch::Receiver<bool>) {
+pub(super) async fn follow(stream: UnixStream, mut tail: Tail, mut stop: watch::Receiver<bool>) {
     let (mut read, mut write) = stream.into_split();
+    let is_written = tokio::select! {
+        is_written = write_past(&mut write, &mut tail) => is_written,
+        _ = stop.wait_for(|stop| *stop) => true,
+        () = gone(&mut read) => return,
+    };
+    if !is_written {
+        return;
+    }
     let mut lines = Vec::new();
     loop {
         let ended = tokio::select! {
@@ -45,6 +53,32 @@ pub(super) async fn follow(stream: UnixStream, tail: Tail, mut stop: watch::Rece
         // Collects lines in between: fewer wake-ups, and a bound on the records that are encoded.
         sleep(TAKE_INTERVAL).await;
     }
+}
+
+/// Writes the records of the past that the follower wants; returns false if it does not read them.
+async fn write_past(write: &mut OwnedWriteHalf, tail: &mut Tail) -> bool {
+    let Some(mut past) = tail.past().await else { return true };
+    let (records, complete) = (past.len() as u64, past.is_complete());
+    loop {
+        // Decoding takes a while, in which others want an answer.
+        let decoded = tokio::task::spawn_blocking(move || {
+            let lines = past.next_lines();
+            (past, lines)
+        });
+        let Ok((rest, lines)) = decoded.await else { return false };
+        past = rest;
+        match lines {
+            None => break,
+            Some(lines) => {
+                if !write_all(write, &lines).await {
+                    return false;
+                }
+            }
+        }
+    }
+    let mut lines = Vec::new();
+    note(&mut lines, &Note::Past { records, complete });
+    write_all(write, &lines).await
 }
 
 async fn write_all(write: &mut OwnedWriteHalf, lines: &[u8]) -> bool {

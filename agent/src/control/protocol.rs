@@ -6,6 +6,7 @@
 //!  {"version":1,"call":"live"}
 //!  {"version":1,"call":{"enable":{"pattern":"eth*","directions":"both","lasts_ms":600000}}}
 //!  {"version":1,"call":{"tail":{"format":"json","selection":{"qnames":["example.com"]}}}}
+//!  {"version":1,"call":{"tail":{"format":"row","past":{"last":20}}}}
 //!    ─▶ {"ok":…}   or   {"error":{"reason":"denied","message":"…"}}
 //! ```
 //!
@@ -85,8 +86,23 @@ pub enum Call {
         format: LineFormat,
         /// Selection of records.
         #[serde(default)]
-        selection: Selection,
+        selection: Box<Selection>,
+        /// The records of the past that come first; none if missing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        past: Option<PastRequest>,
     },
+}
+
+/// The records of the past that a follower wants, from the agent's memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PastRequest {
+    /// Maximum number of records; the latest ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last: Option<u64>,
+    /// Time before now in milliseconds, within which transactions have ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since_ms: Option<u64>,
 }
 
 /// The reason why a request failed, for programs.
@@ -135,6 +151,14 @@ impl Fault {
 pub enum Note {
     /// This number of lines was lost here: the reader was too slow.
     Lost(u64),
+    /// The records of the past are complete; those that follow are new. Only in answers to a request
+    /// with `past`.
+    Past {
+        /// Number of records of the past.
+        records: u64,
+        /// False if the agent's memory had dropped more that were requested.
+        complete: bool,
+    },
     /// The stream has ended, for this reason.
     End(String),
 }
@@ -189,7 +213,17 @@ mod tests {
             },
             Call::Disable { pattern: "eth0".into(), detach: true, lasts_ms: None },
             Call::Reset { pattern: "eth0".into() },
-            Call::Tail { format: LineFormat::Json, selection: Selection::default() },
+            Call::Tail { format: LineFormat::Json, selection: Box::default(), past: None },
+            Call::Tail {
+                format: LineFormat::Row,
+                selection: Box::new(Selection {
+                    namespaces: vec!["shop".to_owned()],
+                    labels: vec![("app".to_owned(), "checkout".to_owned())],
+                    slower_us: Some(50_000),
+                    ..Selection::default()
+                }),
+                past: Some(PastRequest { last: Some(5), since_ms: None }),
+            },
         ];
         for call in calls {
             let line = Line { version: VERSION, call: call.clone() };
@@ -206,6 +240,18 @@ mod tests {
             Call::Enable { pattern: "eth*".into(), directions: Directions::Both, lasts_ms: None };
         assert_eq!(read(text.as_bytes()), Ok(expected));
         assert_eq!(read(br#"{"version":1,"call":"status"}"#), Ok(Call::Status));
+    }
+
+    /// An agent of an earlier version refuses keys that it does not know.
+    #[test]
+    fn a_request_names_only_what_it_uses() {
+        let selection = Box::new(Selection { unanswered: true, ..Selection::default() });
+        let call = Call::Tail { format: LineFormat::Json, selection, past: None };
+        let text = serde_json::to_string(&Line { version: VERSION, call }).unwrap();
+        assert_eq!(
+            text,
+            r#"{"version":1,"call":{"tail":{"format":"json","selection":{"unanswered":true}}}}"#
+        );
     }
 
     #[test]

@@ -49,7 +49,7 @@ use super::{
 };
 use crate::{
     control::config::ControlConfig,
-    tail::{FOLLOWERS, Tails},
+    tail::{FOLLOWERS, Known, Tails},
     worker::RulesInForce,
 };
 
@@ -107,6 +107,8 @@ pub(super) struct Context {
     rules: Arc<RulesInForce>,
     requests: mpsc::Sender<Request>,
     tails: Tails,
+    /// What records have, so that a selection by anything else is refused.
+    known: Known,
     liveness: Liveness,
     counts: Published<Counts>,
     /// Limits the followers of users that the configuration allows.
@@ -128,7 +130,7 @@ impl Server {
         config: &ControlConfig,
         rules: Arc<RulesInForce>,
         requests: mpsc::Sender<Request>,
-        tails: Tails,
+        (tails, known): (Tails, Known),
         liveness: Liveness,
     ) -> io::Result<Self> {
         let counts = Published::default();
@@ -141,6 +143,7 @@ impl Server {
             rules,
             requests,
             tails,
+            known,
             liveness,
             counts: counts.clone(),
             followers: ConnectionLimiter::new(Limits { total: FOLLOWERS, per_peer: FOLLOWERS / 2 }),

@@ -14,18 +14,18 @@ use serde_json::{Value, json};
 use tap53_base::vitals::{Health, Heartbeat, Liveness};
 use tap53_capture::interfaces::{Actual, InterfaceStatus, Switch, WantedBy, config::Directions};
 use tap53_ledger::{Ledger, Sources, WorkerCounts};
-use tap53_records::encode::{HEADING, samples};
+use tap53_records::encode::{Text, TextOptions, samples};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 use super::{
     client::{Client, Error, Item},
-    protocol::{Call, Fault, MAX_REQUEST, Reason},
+    protocol::{Call, Fault, MAX_REQUEST, PastRequest, Reason},
     *,
 };
 use crate::{
     control::config::ControlConfig,
-    tail::{Feed, LineFormat, Selection, Tails},
+    tail::{Feed, Known, LineFormat, Selection, Tails},
 };
 use tap53_attribution as enrich;
 
@@ -48,7 +48,12 @@ fn config(path: &std::path::Path) -> ControlConfig {
 }
 
 fn start(config: &ControlConfig, requests: mpsc::Sender<Request>, tails: Tails) -> Server {
-    Server::start(config, Arc::default(), requests, tails, liveness()).unwrap()
+    Server::start(config, Arc::default(), requests, (tails, known()), liveness()).unwrap()
+}
+
+/// Records that name pods, with one label.
+fn known() -> Known {
+    Known { pods: true, labels: vec!["app".to_owned()] }
 }
 
 /// The liveness of a worker that has been away since the machine started.
@@ -322,16 +327,16 @@ fn requests_end_with_the_run_loop() {
 fn followers_see_records_and_the_end() {
     let mut setup = setup(echo);
     let mut feed = Feed::new(setup.tails.clone()).unwrap();
-    let mut following = setup.client().tail(LineFormat::Text, Selection::default()).unwrap();
-    assert_eq!(following.heading, HEADING);
+    let mut following = setup.client().tail(LineFormat::Text, Selection::default(), None).unwrap();
+    assert_eq!(following.heading, Text::new(TextOptions::default()).heading());
     feed.refresh();
-    samples::with_record("matched", |record| feed.push(record));
+    samples::with_record("matched", |record| feed.push(record, None));
     feed.deliver();
     let mut line = Vec::new();
     assert!(matches!(following.next(&mut line), Ok(Item::Line)));
     assert!(String::from_utf8_lossy(&line).contains("www.example.test"));
     // The last line still arrives.
-    samples::with_record("unanswered", |record| feed.push(record));
+    samples::with_record("unanswered", |record| feed.push(record, None));
     feed.deliver();
     setup.server = None;
     assert!(matches!(following.next(&mut line), Ok(Item::Line)));
@@ -345,12 +350,12 @@ fn followers_see_records_and_the_end() {
 fn a_stalled_follower_gets_the_number_of_lost_lines_and_a_disconnected_one_is_removed() {
     let setup = setup(echo);
     let mut feed = Feed::new(setup.tails.clone()).unwrap();
-    let mut following = setup.client().tail(LineFormat::Json, Selection::default()).unwrap();
+    let mut following = setup.client().tail(LineFormat::Json, Selection::default(), None).unwrap();
     feed.refresh();
     // Far more than queue and socket buffers hold; nothing here waits for the reader.
     const PUSHED: u64 = 4_000;
     for _ in 0..PUSHED {
-        samples::with_record("matched", |record| feed.push(record));
+        samples::with_record("matched", |record| feed.push(record, None));
         feed.deliver();
     }
     let (mut seen, mut lost, mut line) = (0, 0, Vec::new());
@@ -358,6 +363,7 @@ fn a_stalled_follower_gets_the_number_of_lost_lines_and_a_disconnected_one_is_re
         match following.next(&mut line).unwrap() {
             Item::Line => seen += 1,
             Item::Lost(lines) => lost += lines,
+            Item::Past(..) => panic!("no past was requested"),
             Item::End(why) => panic!("{why}"),
         }
     }
@@ -371,7 +377,7 @@ fn a_stalled_follower_gets_the_number_of_lost_lines_and_a_disconnected_one_is_re
 #[test]
 fn a_refused_follower_gets_the_reason() {
     let setup = setup(echo);
-    let tail = |selection| setup.client().tail(LineFormat::Json, selection);
+    let tail = |selection| setup.client().tail(LineFormat::Json, selection, None);
     let wrong = Selection { qnames: vec!["a..b".to_owned()], ..Selection::default() };
     assert!(matches!(tail(wrong).err(), Some(Error::Fault(Fault { reason: Reason::Refused, .. }))));
     let followers: Vec<_> =
@@ -383,6 +389,41 @@ fn a_refused_follower_gets_the_reason() {
     // Followers leave the commands their connections.
     assert!(setup.client().status().is_ok());
     drop(followers);
+}
+
+#[test]
+fn a_follower_at_an_unknown_interface_is_refused_with_the_known_ones() {
+    let setup = setup(echo);
+    let at = |name: &str| {
+        let interfaces = vec![name.to_owned()];
+        let selection = Selection { interfaces, ..Selection::default() };
+        setup.client().tail(LineFormat::Row, selection, None).map(drop)
+    };
+    assert!(at("eth*").is_ok());
+    let Err(Error::Fault(Fault { reason: Reason::Refused, message })) = at("eth9") else {
+        panic!("not refused");
+    };
+    assert_eq!(message, "no interface matches \"eth9\": there are eth0");
+}
+
+#[test]
+fn the_past_is_refused_if_no_records_are_kept() {
+    let setup = setup(echo);
+    let past = Some(PastRequest { last: Some(1), since_ms: None });
+    let refused = setup.client().tail(LineFormat::Row, Selection::default(), past).map(drop);
+    let Err(Error::Fault(Fault { reason: Reason::Refused, message })) = refused else {
+        panic!("{refused:?}");
+    };
+    assert!(message.contains("control.recent_bytes is 0"), "{message}");
+}
+
+#[test]
+fn a_follower_of_another_version_is_told_so() {
+    let setup = setup(echo);
+    let fault = &setup.raw(b"{\"version\":1,\"call\":{\"tail\":{\"format\":\"avro\"}}}\n")["error"];
+    assert_eq!(fault["reason"], "malformed");
+    let message = fault["message"].as_str().unwrap();
+    assert!(message.contains("`avro`") && message.contains("`row`"), "{message}");
 }
 
 #[test]

@@ -68,7 +68,7 @@ impl Agent {
 fn at_socket(client: &Client, name: &str) -> anyhow::Result<Following> {
     let capturing = capturing_names(&client.status()?.status);
     let selection = Selection { qnames: vec![name.to_owned()], ..Selection::default() };
-    let mut following = client.tail(LineFormat::Json, selection)?;
+    let mut following = client.tail(LineFormat::Json, selection, None)?;
     let (found, records) = mpsc::channel();
     // Ends with this process: the wait for a line has no deadline of its own.
     thread::Builder::new().name("follower".to_owned()).spawn(move || {
@@ -76,7 +76,7 @@ fn at_socket(client: &Client, name: &str) -> anyhow::Result<Following> {
         loop {
             let record = match following.next(&mut line) {
                 Ok(Item::Line) => serde_json::from_slice(&line).map_err(|error| error.to_string()),
-                Ok(Item::Lost(_)) => continue,
+                Ok(Item::Lost(_) | Item::Past(..)) => continue,
                 Ok(Item::End(reason)) => Err(reason),
                 Err(error) => Err(error.to_string()),
             };

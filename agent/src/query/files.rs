@@ -27,6 +27,7 @@ use super::{
 use crate::{
     config::Config,
     replay::{Ending, Plan, Replay, Speed},
+    tail::Selection,
 };
 
 /// Batches between the replay and the question: enough that neither waits for a single slow batch.
@@ -144,7 +145,8 @@ fn replay(
     let (sender, blocks) = mpsc::sync_channel(QUEUED_BLOCKS);
     let ended = Arc::new(Notify::new());
     let sinks = vec![Collector::sink(sender, &ended)];
-    let plan = Plan { files, speed: Speed::AsFast, messages: false };
+    let plan =
+        Plan { files, speed: Speed::AsFast, messages: false, selection: Selection::default() };
     let replay = Replay::start_with_sinks(config, &plan, sinks, &ended).map_err(Error::Start)?;
     let (taken, finished) = thread::scope(|scope| {
         let taker = scope.spawn(|| take_blocks(blocks, receiver, &first));

@@ -37,6 +37,8 @@ use std::{
 
 use tap53_ebpf::settings::Direction;
 
+use crate::tail::Refusal;
+
 pub use file::{CaptureFile, Step};
 pub use hook::FileHook;
 pub use input::STANDARD_INPUT;
@@ -87,6 +89,9 @@ pub enum Error {
         /// Description of the damage.
         what: String,
     },
+    /// No interface of the files is selected.
+    #[error(transparent)]
+    Selection(#[from] Refusal),
 }
 
 /// Returns the name of a file for messages.

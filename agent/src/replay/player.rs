@@ -30,6 +30,7 @@ use super::{
 use crate::{
     config::{CaptureConfig, Config},
     pipeline::pairing,
+    tail::{RecordFilter, Selection},
     worker::{CrossWorkerQueue, Rules, RulesInForce, Shared, Stages},
 };
 
@@ -106,6 +107,7 @@ pub(super) struct Player {
     run: [u8; 8],
     /// Number of frames since the last delivery.
     undelivered: usize,
+    selection: Selection,
 }
 
 impl Player {
@@ -132,6 +134,7 @@ impl Player {
             epoch_allowance: EPOCHS * FRAMES_PER_EPOCH,
             run,
             undelivered: 0,
+            selection: plan.selection.clone(),
         }
     }
 
@@ -154,8 +157,22 @@ impl Player {
             self.deliver();
         }
         self.finish();
+        if !self.control.is_stopped()
+            && let Err(refusal) = self.selection.check_interfaces(&self.interface_names())
+        {
+            errors.push(refusal.into());
+        }
         self.control.complete.store(!self.control.is_stopped(), Ordering::Release);
         Ok(errors)
+    }
+
+    /// Returns the names that interfaces of the files have in records: their own, or the file's.
+    fn interface_names(&self) -> Vec<String> {
+        let names = self.interfaces.names().values().chain(&self.names);
+        let mut names: Vec<String> = names.cloned().collect();
+        names.sort_unstable();
+        names.dedup();
+        names
     }
 
     fn begin_file(&mut self, path: &Path) {
@@ -249,6 +266,7 @@ impl Player {
                     &self.names,
                     &self.sinks,
                     self.messages,
+                    &self.selection,
                     RecordIds::new(self.run, 0),
                     frame.at_ns,
                 )?;
@@ -367,12 +385,14 @@ impl Player {
 }
 
 impl Epoch {
+    #[allow(clippy::too_many_arguments)] // The parts of an epoch, put together in one place.
     fn new(
         config: &Config,
         interfaces: &Interfaces,
         files: &[String],
         sinks: &[Named],
         messages: bool,
+        selection: &Selection,
         ids: RecordIds,
         began_ns: u64,
     ) -> Result<Self, encode::Error> {
@@ -384,6 +404,7 @@ impl Epoch {
             max_record_bytes: config.record.max_bytes,
             rules: Arc::new(RulesInForce::new(Rules::new(&config.filter, &config.privacy))),
             each_message: messages,
+            selection: (!selection.is_everything()).then(|| Arc::new(RecordFilter::new(selection))),
             chains: config.chains.tracker().map(|tracker| Chains::new(tracker, 1)),
             ..Shared::new(&config.node, names)
         };

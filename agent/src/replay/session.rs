@@ -21,6 +21,7 @@ use crate::{
     config::Config,
     ending::{self, EndWait, Verdict},
     pipeline::random_bytes,
+    tail::Selection,
 };
 
 /// Minimum time for a sink to deliver what it holds, even if another one has used up the timeout.
@@ -36,6 +37,8 @@ pub struct Plan {
     /// Set to print a line of JSON for each message on standard output, instead of using the sinks of
     /// the configuration.
     pub messages: bool,
+    /// Transactions to record; checked by [`Selection::check`].
+    pub selection: Selection,
 }
 
 /// An error that keeps a replay from starting.

@@ -400,7 +400,12 @@ fn replay_sections(sections: u64) -> (u64, u64) {
         ..crate::config::Overrides::default()
     };
     let config = crate::config::Config::load(Some(&config), &overrides).unwrap();
-    let plan = Plan { files: vec![path], speed: Speed::default(), messages: false };
+    let plan = Plan {
+        files: vec![path],
+        speed: Speed::default(),
+        messages: false,
+        selection: Default::default(),
+    };
     let ended = Arc::new(tokio::sync::Notify::new());
     let replay = Replay::start(&config, &plan, &ended).unwrap();
     let control = replay.control();

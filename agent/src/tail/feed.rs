@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use tap53_records::encode::{self, Encode, Record};
+use tap53_records::encode::{self, Encode, Record, Row};
 
-use super::{LineFormat, PENDING_BYTES, Queue, Tails};
+use super::{
+    LineFormat, PENDING_BYTES, Queue, Tails,
+    recent::{DatumEncoder, RecentRecords},
+};
 
 /// One worker's view of the followers.
 pub(crate) struct Feed {
@@ -12,6 +15,10 @@ pub(crate) struct Feed {
     version: u64,
     following: Vec<Following>,
     encoders: Vec<Encoder>,
+    /// The latest records; `None` if they are not kept.
+    recent: Option<RecentRecords>,
+    /// Encodes records for `recent` if no sink does.
+    datum: DatumEncoder,
 }
 
 /// One follower, as a worker sees it.
@@ -42,8 +49,10 @@ impl Feed {
             let encode = format.format().build()?;
             encoders.push(Encoder { encode, line: Vec::new(), written: false });
         }
+        let recent = tails.join().map(RecentRecords::new);
         // The first refresh sees another version.
-        Ok(Self { tails, version: u64::MAX, following: Vec::new(), encoders })
+        let (version, following) = (u64::MAX, Vec::new());
+        Ok(Self { tails, version, following, encoders, recent, datum: DatumEncoder::default() })
     }
 
     /// Updates the list of followers; called once a batch, before its first record.
@@ -55,13 +64,25 @@ impl Feed {
         self.deliver();
         self.version = version;
         let queues = self.tails.queues().clone();
+        for queue in queues.iter().filter(|queue| queue.wants_past) {
+            if !self.following.iter().any(|known| Arc::ptr_eq(&known.queue, queue)) {
+                let snapshot = self.recent.as_ref().map(RecentRecords::snapshot);
+                queue.add_snapshot(snapshot.unwrap_or_default());
+            }
+        }
         let following = |queue| Following { queue, lines: Vec::new(), count: 0, lost: 0 };
         self.following = queues.into_iter().map(following).collect();
     }
 
-    /// Writes a record for each follower that selects it.
+    /// Writes a record for each follower that selects it, and keeps it as a recent one. `encoded` is its
+    /// Avro datum, if a sink has encoded it.
     #[inline]
-    pub(crate) fn push(&mut self, record: &Record<'_>) {
+    pub(crate) fn push(&mut self, record: &Record<'_>, encoded: Option<&[u8]>) {
+        if let Some(recent) = &mut self.recent
+            && let Some(datum) = encoded.or_else(|| self.datum.encode(record))
+        {
+            recent.push(datum);
+        }
         if !self.following.is_empty() {
             self.push_to_each(record);
         }
@@ -72,8 +93,9 @@ impl Feed {
         for encoder in &mut self.encoders {
             encoder.written = false;
         }
+        let row = Row::of(record);
         for following in &mut self.following {
-            if !following.queue.filter.matches(record) {
+            if !following.queue.filter.matches(&row) {
                 continue;
             }
             if following.queue.is_full() {
@@ -102,6 +124,12 @@ impl Feed {
         for following in &mut self.following {
             following.deliver();
         }
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.tails.leave();
     }
 }
 

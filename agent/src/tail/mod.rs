@@ -7,7 +7,9 @@
 //! - **Capture never waits for a follower.** A full queue takes no lines until its follower has read
 //!   it; lines are counted then, and not even encoded. The count is in the stream where the lines are
 //!   missing.
-//! - **The cost is bounded.** Without a follower it is one atomic load a batch. A follower reads its
+//! - **A follower may begin in the past** ([`recent`]): each worker keeps its latest records.
+//! - **The cost is bounded.** Without a follower it is one atomic load a batch, and a copy of each
+//!   record's Avro datum. A follower reads its
 //!   queue at most once in [`TAKE_INTERVAL`], so at most [`QUEUE_BYTES`] are encoded in that time,
 //!   whatever the load. The memory is [`FOLLOWERS`] queues, their copies on the way to the socket, and
 //!   [`PENDING_BYTES`] for each in each worker; 16 MiB with eight workers.
@@ -18,6 +20,7 @@
 
 mod feed;
 mod queue;
+mod recent;
 mod selection;
 #[cfg(test)]
 mod tests;
@@ -25,7 +28,7 @@ mod tests;
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -33,11 +36,11 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use queue::Queue;
-use selection::RecordFilter;
-use tap53_records::encode::Format;
+use tap53_records::encode::{Format, TextOptions};
 
 pub(crate) use feed::Feed;
-pub use selection::{Refusal, Selection, rcode};
+pub use recent::{Past, Wanted};
+pub use selection::{Known, RecordFilter, Refusal, Selection, label, rcode};
 
 /// Maximum number of followers at a time. Each costs memory and the workers' time.
 pub const FOLLOWERS: usize = 8;
@@ -61,17 +64,23 @@ pub enum LineFormat {
     Text,
     /// Aligned columns with ANSI colours.
     ColoredText,
+    /// The part of a record that people read, as one JSON object a line: a follower lays out the
+    /// columns.
+    Row,
 }
 
 impl LineFormat {
     /// All formats, in index order.
-    const ALL: [Self; 3] = [Self::Json, Self::Text, Self::ColoredText];
+    const ALL: [Self; 4] = [Self::Json, Self::Text, Self::ColoredText, Self::Row];
 
-    const fn format(self) -> Format {
+    /// Returns the encoding of the lines.
+    #[must_use]
+    pub fn format(self) -> Format {
         match self {
             Self::Json => Format::Json,
-            Self::Text => Format::Text { color: false },
-            Self::ColoredText => Format::Text { color: true },
+            Self::Text => Format::Text(TextOptions::default()),
+            Self::ColoredText => Format::Text(TextOptions { color: true, ..Default::default() }),
+            Self::Row => Format::Row,
         }
     }
 }
@@ -86,6 +95,10 @@ struct Followed {
     version: AtomicU64,
     queues: Mutex<Vec<Arc<Queue>>>,
     lines_lost: AtomicU64,
+    /// Size in bytes of each worker's recent records; 0 if they are not kept.
+    recent_bytes: usize,
+    /// Number of workers.
+    workers: AtomicUsize,
 }
 
 /// The error of one follower too many.
@@ -94,20 +107,49 @@ struct Followed {
 pub struct TooMany;
 
 impl Tails {
-    /// Follows the records that match `selection`, from now on.
+    /// Creates the followers of an agent whose workers keep recent records of `recent_bytes` each.
+    #[must_use]
+    pub fn new(recent_bytes: usize) -> Self {
+        Self(Arc::new(Followed { recent_bytes, ..Followed::default() }))
+    }
+
+    /// Follows the records that match `selection`, from now on; with `past`, those of the past before
+    /// them.
     ///
     /// # Errors
     /// [`TooMany`].
-    pub fn follow(&self, format: LineFormat, selection: &Selection) -> Result<Tail, TooMany> {
+    pub fn follow(
+        &self,
+        format: LineFormat,
+        selection: &Selection,
+        past: Option<Wanted>,
+    ) -> Result<Tail, TooMany> {
         let mut queues = self.queues();
         if queues.len() >= FOLLOWERS {
             return Err(TooMany);
         }
-        let queue = Arc::new(Queue::new(format, RecordFilter::new(selection)));
+        let queue = Arc::new(Queue::new(format, RecordFilter::new(selection), past.is_some()));
         queues.push(queue.clone());
         self.0.version.fetch_add(1, Ordering::Release);
         drop(queues);
-        Ok(Tail { tails: self.clone(), queue })
+        Ok(Tail { tails: self.clone(), queue, past })
+    }
+
+    /// Returns true if the workers keep recent records.
+    #[must_use]
+    pub fn keeps_recent(&self) -> bool {
+        self.0.recent_bytes > 0
+    }
+
+    /// Adds a worker; returns the size in bytes of its recent records if it keeps any.
+    fn join(&self) -> Option<usize> {
+        self.0.workers.fetch_add(1, Ordering::Relaxed);
+        Some(self.0.recent_bytes).filter(|bytes| *bytes > 0)
+    }
+
+    /// Removes a worker.
+    fn leave(&self) {
+        self.0.workers.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Returns the number of followers.
@@ -143,9 +185,34 @@ impl Tails {
 pub struct Tail {
     tails: Tails,
     queue: Arc<Queue>,
+    past: Option<Wanted>,
 }
 
+/// Time for all workers to copy their recent records. An idle one wakes four times a second.
+const PAST_TIMEOUT: Duration = Duration::from_secs(2);
+
 impl Tail {
+    /// Returns the records of the past that the follower wants; `None` if it wants none. A worker that
+    /// does not copy its records within [`PAST_TIMEOUT`] is left out, and the past is not complete.
+    pub async fn past(&mut self) -> Option<Past> {
+        let wanted = self.past.take()?;
+        let workers = self.tails.0.workers.load(Ordering::Relaxed);
+        let all = async {
+            while self.queue.snapshot_count() < workers {
+                self.queue.filled.notified().await;
+            }
+        };
+        let all_have = tokio::time::timeout(PAST_TIMEOUT, all).await.is_ok();
+        let queue = self.queue.clone();
+        let selected = tokio::task::spawn_blocking(move || {
+            Past::new(queue.take_snapshots(), wanted, &queue.filter, queue.format)
+        });
+        // Lines may have arrived in the meantime.
+        self.queue.filled.notify_one();
+        let past = selected.await.ok()?;
+        Some(if all_have { past } else { past.incomplete() })
+    }
+
     /// Waits until the queue has lines.
     pub async fn filled(&self) {
         self.queue.filled.notified().await;

@@ -7,7 +7,7 @@ use std::sync::{
 
 use tokio::sync::Notify;
 
-use super::{LineFormat, QUEUE_BYTES, selection::RecordFilter};
+use super::{LineFormat, QUEUE_BYTES, recent::Snapshot, selection::RecordFilter};
 
 /// A bounded queue that never blocks its writers: lines that do not fit are counted. After the first
 /// one, no line is added until the follower has emptied the queue, so that all lost lines are in one
@@ -21,6 +21,10 @@ pub(super) struct Queue {
     /// not even encoded.
     full: AtomicBool,
     queued: Mutex<Lines>,
+    /// Set if the follower begins in the past.
+    pub(super) wants_past: bool,
+    /// The workers' recent records, each from when it first saw the follower.
+    snapshots: Mutex<Vec<Snapshot>>,
 }
 
 #[derive(Debug, Default)]
@@ -30,8 +34,10 @@ struct Lines {
 }
 
 impl Queue {
-    pub(super) fn new(format: LineFormat, filter: RecordFilter) -> Self {
+    pub(super) fn new(format: LineFormat, filter: RecordFilter, wants_past: bool) -> Self {
         Self {
+            wants_past,
+            snapshots: Mutex::default(),
             format,
             filter,
             filled: Notify::new(),
@@ -58,6 +64,27 @@ impl Queue {
         drop(queued);
         // The permit stays if the follower is not waiting, so no line is overlooked.
         self.filled.notify_one();
+    }
+
+    /// Adds the recent records of a worker, whose next ones come as lines.
+    pub(super) fn add_snapshot(&self, snapshot: Snapshot) {
+        self.snapshots().push(snapshot);
+        self.filled.notify_one();
+    }
+
+    /// Returns the number of workers that have added their recent records.
+    pub(super) fn snapshot_count(&self) -> usize {
+        self.snapshots().len()
+    }
+
+    /// Takes the workers' recent records.
+    pub(super) fn take_snapshots(&self) -> Vec<Snapshot> {
+        std::mem::take(&mut *self.snapshots())
+    }
+
+    fn snapshots(&self) -> MutexGuard<'_, Vec<Snapshot>> {
+        // A panic cannot leave half a copy: they are added at once.
+        self.snapshots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Moves the lines to the empty `lines`; returns how many were lost after them.

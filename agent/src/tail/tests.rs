@@ -1,4 +1,4 @@
-use tap53_records::encode::{Record, samples};
+use tap53_records::encode::{Attribution, Encode, Identity, JsonLine, Owner, Record, Row, samples};
 use tap53_transactions::{
     pair::Transaction,
     privacy::{
@@ -13,7 +13,7 @@ use super::*;
 fn followed(format: LineFormat, selection: &Selection) -> (Tails, Feed, Tail) {
     let tails = Tails::default();
     let mut feed = Feed::new(tails.clone()).unwrap();
-    let tail = tails.follow(format, selection).unwrap();
+    let tail = tails.follow(format, selection, None).unwrap();
     feed.refresh();
     (tails, feed, tail)
 }
@@ -21,7 +21,7 @@ fn followed(format: LineFormat, selection: &Selection) -> (Tails, Feed, Tail) {
 /// Returns the lines that a follower with `selection` gets for the sample `name`.
 fn seen(selection: &Selection, name: &str) -> String {
     let (_, mut feed, tail) = followed(LineFormat::Text, selection);
-    samples::with_record(name, |record| feed.push(record));
+    samples::with_record(name, |record| feed.push(record, None));
     feed.deliver();
     taken(&tail).0
 }
@@ -33,7 +33,7 @@ fn taken(tail: &Tail) -> (String, u64) {
 }
 
 fn push(feed: &mut Feed, count: u64) {
-    samples::with_record("matched", |record| (0..count).for_each(|_| feed.push(record)));
+    samples::with_record("matched", |record| (0..count).for_each(|_| feed.push(record, None)));
     feed.deliver();
 }
 
@@ -43,7 +43,7 @@ fn each_follower_gets_its_format_and_a_worker_without_followers_writes_nothing()
     let mut feed = Feed::new(tails.clone()).unwrap();
     feed.refresh();
     push(&mut feed, 1);
-    let follow = |format| tails.follow(format, &Selection::default()).unwrap();
+    let follow = |format| tails.follow(format, &Selection::default(), None).unwrap();
     let (json, text) = (follow(LineFormat::Json), follow(LineFormat::Text));
     let colored = follow(LineFormat::ColoredText);
     assert_eq!(taken(&text), (String::new(), 0));
@@ -63,7 +63,7 @@ fn each_follower_gets_its_format_and_a_worker_without_followers_writes_nothing()
 #[test]
 fn a_slow_follower_loses_lines_in_one_place_and_they_are_counted_exactly() {
     let (tails, mut feed, slow) = followed(LineFormat::Text, &Selection::default());
-    let fast = tails.follow(LineFormat::Text, &Selection::default()).unwrap();
+    let fast = tails.follow(LineFormat::Text, &Selection::default(), None).unwrap();
     feed.refresh();
     const PUSHED: u64 = 20_000;
     let mut seen_fast = 0;
@@ -87,7 +87,7 @@ fn a_slow_follower_loses_lines_in_one_place_and_they_are_counted_exactly() {
 /// Two workers push, and the second one's lines would fit where the first one's did not.
 #[test]
 fn after_a_lost_line_none_is_added_until_the_queue_is_read() {
-    let queue = Queue::new(LineFormat::Text, RecordFilter::new(&Selection::default()));
+    let queue = Queue::new(LineFormat::Text, RecordFilter::new(&Selection::default()), false);
     queue.push(b"one\n", 1, 0);
     queue.push(&vec![b'x'; QUEUE_BYTES], 7, 0);
     assert!(queue.is_full());
@@ -120,7 +120,7 @@ fn lines_of_two_workers_do_not_mix() {
 #[test]
 fn followers_are_limited() {
     let tails = Tails::default();
-    let follow = || tails.follow(LineFormat::Json, &Selection::default());
+    let follow = || tails.follow(LineFormat::Json, &Selection::default(), None);
     let followers: Vec<Tail> = (0..FOLLOWERS).map(|_| follow().unwrap()).collect();
     assert!(follow().is_err());
     drop(followers);
@@ -146,7 +146,13 @@ fn a_follower_selects_by_each_field() {
         (false, Selection { rcodes: vec![2], ..all.clone() }),
         (false, Selection { unanswered: true, ..all.clone() }),
         (true, Selection { interfaces: zone("eth?"), ..all.clone() }),
+        // Where the response was seen.
+        (true, Selection { interfaces: zone("eth1"), ..all.clone() }),
         (false, Selection { interfaces: zone("veth*"), ..all.clone() }),
+        (true, Selection { answers: prefixes("192.0.2.64/26"), ..all.clone() }),
+        (false, Selection { answers: prefixes("192.0.2.0/26"), ..all.clone() }),
+        (true, Selection { slower_us: Some(250), ..all.clone() }),
+        (false, Selection { slower_us: Some(251), ..all.clone() }),
         (false, Selection { qtypes: vec![1], rcodes: vec![2], ..all.clone() }),
     ] {
         assert_eq!(!seen(&selection, "matched").is_empty(), held, "{selection:?}");
@@ -157,15 +163,142 @@ fn a_follower_selects_by_each_field() {
 }
 
 #[test]
+fn a_follower_selects_by_the_clients_pod() {
+    let labels = [("app", "checkout"), ("tier", "web")];
+    let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let client = Owner::new(Identity {
+        attribution: Attribution::Pod,
+        pod_namespace: Some("shop".to_owned()),
+        pod_name: Some("checkout-7d9f-x2x4z".to_owned()),
+        workload_name: Some("checkout".to_owned()),
+        labels: Some(labels.into_iter().collect()),
+        ..Identity::default()
+    });
+    let server = Owner::new(Identity {
+        pod_namespace: Some("kube-system".to_owned()),
+        pod_name: Some("coredns-1".to_owned()),
+        ..Identity::default()
+    });
+    let one = |text: &str| vec![text.to_owned()];
+    let labelled = |text: &str| vec![label(text).unwrap()];
+    let all = Selection::default();
+    for (held, selection) in [
+        (true, Selection { namespaces: one("shop"), ..all.clone() }),
+        (true, Selection { namespaces: one("sh*"), ..all.clone() }),
+        (false, Selection { namespaces: one("kube-system"), ..all.clone() }),
+        (true, Selection { pods: one("checkout-*"), ..all.clone() }),
+        (false, Selection { pods: one("checkout"), ..all.clone() }),
+        (false, Selection { pods: one("coredns-1"), ..all.clone() }),
+        (true, Selection { workloads: one("checkout"), ..all.clone() }),
+        (false, Selection { workloads: one("cart"), ..all.clone() }),
+        (true, Selection { labels: labelled("app=checkout"), ..all.clone() }),
+        (false, Selection { labels: labelled("app=cart"), ..all.clone() }),
+        (false, Selection { labels: labelled("other=checkout"), ..all.clone() }),
+        (false, Selection { namespaces: one("shop"), pods: one("cart-*"), ..all.clone() }),
+    ] {
+        let filter = RecordFilter::new(&selection);
+        samples::with_record("matched", |record| {
+            let record = Record { client: &client, server: &server, ..*record };
+            let row = Row::of(&record);
+            assert_eq!(filter.matches(&row), held, "{selection:?}");
+            // The same from the record's JSON.
+            let mut json = Vec::new();
+            JsonLine.encode(&record, &mut json).unwrap();
+            assert_eq!(filter.matches(&Row::from_json(&json).unwrap()), held, "{selection:?}");
+        });
+        // A client that is no pod.
+        assert!(seen(&selection, "matched").is_empty());
+    }
+}
+
+#[test]
+fn a_selection_by_what_records_do_not_have_is_refused() {
+    let known = Known { pods: true, labels: vec!["app".to_owned(), "tier".to_owned()] };
+    let check =
+        |mut selection: Selection, known: &Known| selection.check(&Policy::default(), known);
+    let labels = |key: &str| Selection {
+        labels: vec![(key.to_owned(), "x".to_owned())],
+        ..Selection::default()
+    };
+    assert_eq!(check(labels("app"), &known), Ok(()));
+    let refusal = check(labels("ap"), &known).unwrap_err().to_string();
+    assert_eq!(
+        refusal,
+        "cannot select by label \"ap\": records have app, tier; add it to kubernetes.labels"
+    );
+    let pods = Selection { pods: vec!["x".to_owned()], ..Selection::default() };
+    assert_eq!(check(pods.clone(), &known), Ok(()));
+    for selection in [pods, labels("app")] {
+        assert_eq!(check(selection, &Known::default()), Err(Refusal::NoPods));
+    }
+    let names = ["eth0".to_owned(), "veth1".to_owned()];
+    let at = |pattern: &str| {
+        Selection { interfaces: vec![pattern.to_owned()], ..Selection::default() }
+            .check_interfaces(&names)
+            .map_err(|refusal| refusal.to_string())
+    };
+    assert_eq!((at("eth0"), at("v*")), (Ok(()), Ok(())));
+    let unknown = "no interface matches \"eth\": there are eth0, veth1";
+    assert_eq!(at("eth"), Err(unknown.to_owned()));
+}
+
+#[test]
+fn labels_are_keys_and_values() {
+    let pair = |key: &str, value: &str| Ok((key.to_owned(), value.to_owned()));
+    assert_eq!(label("app.kubernetes.io/name=a=b"), pair("app.kubernetes.io/name", "a=b"));
+    assert_eq!(label("app="), pair("app", ""));
+    assert!(label("app").is_err() && label("=x").is_err());
+}
+
+#[tokio::test]
+async fn a_follower_gets_each_record_once_whenever_it_begins() {
+    let tails = Tails::new(1 << 20);
+    let mut feeds = [0, 1].map(|_| Feed::new(tails.clone()).unwrap());
+    for feed in &mut feeds {
+        feed.refresh();
+        push(feed, 3);
+    }
+    let wanted = Wanted { last: Some(5), since_us: None };
+    let mut tail = tails.follow(LineFormat::Row, &Selection::default(), Some(wanted)).unwrap();
+    let other = tails.follow(LineFormat::Row, &Selection::default(), None).unwrap();
+    // A worker that has not seen the follower yet.
+    push(&mut feeds[0], 1);
+    feeds.iter_mut().for_each(Feed::refresh);
+    feeds.iter_mut().for_each(|feed| push(feed, 2));
+    // A change of other followers copies nothing again.
+    drop(other);
+    feeds.iter_mut().for_each(Feed::refresh);
+    let mut past = tail.past().await.unwrap();
+    assert_eq!((past.len(), past.is_complete()), (5, true));
+    let lines = past.next_lines().unwrap();
+    assert_eq!(lines.iter().filter(|byte| **byte == b'\n').count(), 5);
+    assert!(past.next_lines().is_none() && tail.past().await.is_none());
+    assert_eq!((taken(&tail).0.lines().count(), taken(&tail).1), (4, 0));
+}
+
+#[tokio::test]
+async fn a_worker_that_does_not_answer_makes_the_past_incomplete() {
+    let tails = Tails::new(1 << 20);
+    let mut feeds = [0, 1].map(|_| Feed::new(tails.clone()).unwrap());
+    feeds.iter_mut().for_each(Feed::refresh);
+    push(&mut feeds[0], 3);
+    let wanted = Wanted { last: Some(5), since_us: None };
+    let mut tail = tails.follow(LineFormat::Row, &Selection::default(), Some(wanted)).unwrap();
+    feeds[0].refresh();
+    let past = tail.past().await.unwrap();
+    assert_eq!((past.len(), past.is_complete()), (3, false));
+}
+
+#[test]
 fn a_selection_is_checked_and_normalized() {
     let mut selection = Selection {
         qnames: vec!["WWW.Example.Test.".to_owned()],
         interfaces: vec!["eth*".to_owned()],
         ..Selection::default()
     };
-    selection.check(&Policy::default()).unwrap();
+    selection.check(&Policy::default(), &Known::default()).unwrap();
     assert_eq!(selection.qnames, ["www.example.test"]);
-    let check = |mut selection: Selection| selection.check(&Policy::default());
+    let check = |mut selection: Selection| selection.check(&Policy::default(), &Known::default());
     let wrong_name = Selection { qnames: vec!["a..b".to_owned()], ..Selection::default() };
     assert!(matches!(check(wrong_name), Err(Refusal::Malformed { .. })));
     let wrong_pattern = Selection { interfaces: vec!["eth[".to_owned()], ..Selection::default() };
@@ -184,7 +317,10 @@ fn hidden_values_cannot_be_selected_by() {
         client_address: AddressRule::Drop,
         ..PrivacyConfig::default()
     });
-    assert_eq!(by("192.0.2.1/32").check(&hidden), Err(Refusal::Hidden("the client's")));
+    assert_eq!(
+        by("192.0.2.1/32").check(&hidden, &Known::default()),
+        Err(Refusal::Hidden("the client's"))
+    );
     // Truncated to 192.0.2.0: a selection of one address reveals nothing about the last eight bits.
     let truncated = Policy::new(&PrivacyConfig {
         client_address: AddressRule::Truncate(PrefixLengths { ipv4: 24, ipv6: 56 }),
@@ -192,16 +328,16 @@ fn hidden_values_cannot_be_selected_by() {
     });
     for (prefix, held) in [("192.0.2.1/32", false), ("192.0.2.0/24", true)] {
         let mut selection = by(prefix);
-        selection.check(&truncated).unwrap();
+        selection.check(&truncated, &Known::default()).unwrap();
         let (_, mut feed, tail) = followed(LineFormat::Text, &selection);
         samples::with_record("matched", |record| {
             let transaction: Transaction<'_> = *record.transaction;
-            feed.push(&Record { policy: &truncated, transaction: &transaction, ..*record });
+            feed.push(&Record { policy: &truncated, transaction: &transaction, ..*record }, None);
         });
         feed.deliver();
         let (lines, _) = taken(&tail);
-        assert_eq!(lines.contains("192.0.2.0:40000"), held, "{prefix}: {lines}");
-        assert!(!lines.contains("192.0.2.1:"), "{lines}");
+        assert_eq!(lines.contains("192.0.2.0 "), held, "{prefix}: {lines}");
+        assert!(!lines.contains("192.0.2.1 "), "{lines}");
     }
 }
 

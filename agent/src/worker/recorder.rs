@@ -11,8 +11,8 @@ use tap53_ebpf::{process, record::Sender};
 use tap53_insight::{DnsCounter, DnsMetrics};
 use tap53_ledger::{EndpointCounts, MessageLoss, Published, SinkLoss, WorkerCounts, chain::Chain};
 use tap53_records::encode::{
-    self, Batch, Clock, Encode, NodeRole, NodeTag, Observer, Portion, Process, Profile, Provenance,
-    Record,
+    self, Batch, Clock, Encode, Format, NodeRole, NodeTag, Observer, Portion, Process, Profile,
+    Provenance, Record, Row, read_single_object,
 };
 use tap53_sinks::Named;
 use tap53_transactions::{
@@ -26,7 +26,7 @@ use super::{
     pending::{Deadlines, Pending, PendingTransactions},
     rules::{Rules, RulesInForce},
 };
-use crate::tail::Feed;
+use crate::tail::{Feed, RecordFilter};
 
 /// Size of a sink's batch, in bytes, from which on it is delivered before the ring's batch ends: a full
 /// table that expires at once creates 65,536 records.
@@ -75,11 +75,14 @@ pub(super) struct Recorder {
     feed: Feed,
     /// Counts for the metrics of the DNS, if they are enabled.
     dns: Option<DnsCounter>,
+    /// The transactions that are recorded; `None` for all.
+    selection: Option<Arc<RecordFilter>>,
 }
 
 /// One sink, as a worker sees it.
 struct Output {
     sink: Named,
+    format: Format,
     encoder: Box<dyn Encode>,
     batch: Batch,
     /// Records that could not be encoded, since the batch was last delivered.
@@ -99,10 +102,12 @@ impl Recorder {
         let outputs = sinks
             .iter()
             .map(|sink| {
-                let encoder = sink.sink.format().build()?;
+                let format = sink.sink.format();
+                let encoder = format.build()?;
                 let batch = Batch::keyed(sink.sink.key());
                 Ok(Output {
                     sink: sink.clone(),
+                    format,
                     encoder,
                     batch,
                     failed: Amount::default(),
@@ -143,6 +148,7 @@ impl Recorder {
             settled: Vec::new(),
             feed: Feed::new(shared.tails.clone())?,
             dns: shared.dns_metrics.as_ref().map(DnsMetrics::counter),
+            selection: shared.selection.clone(),
         };
         recorder.learn_names();
         Ok(recorder)
@@ -288,9 +294,6 @@ impl Recorder {
                 false => server.owner.is_on(self.node_tag),
             },
         );
-        count_endpoint(&client, &mut counts.endpoints);
-        count_endpoint(&server, &mut counts.endpoints);
-        count_record(transaction, counts);
         let first = transaction.first();
         let observer = observer_of(&self.observers, &self.unknown_observer, first);
         let response_observer = match transaction.response() {
@@ -306,7 +309,7 @@ impl Recorder {
         let record = Record {
             observer,
             response_observer,
-            number: counts.records_numbered,
+            number: counts.records_numbered + 1,
             files: &self.files,
             policy: &self.rules.privacy,
             clock: self.clock,
@@ -322,10 +325,19 @@ impl Recorder {
             portion: &Portion::ALL,
         }
         .within_as(self.profile, self.max_bytes, &mut portion);
+        if let Some(selection) = &self.selection
+            && !selection.matches(&Row::of(&record))
+        {
+            return count_filtered(transaction, FilterReason::NotSelected, counts);
+        }
+        count_endpoint(&client, &mut counts.endpoints);
+        count_endpoint(&server, &mut counts.endpoints);
+        count_record(transaction, counts);
         for output in &mut self.outputs {
             output.push(&record);
         }
-        self.feed.push(&record);
+        let encoded = self.outputs.iter().find_map(Output::last_datum);
+        self.feed.push(&record, encoded);
         if let Some(dns) = &mut self.dns {
             dns.count(&record);
         }
@@ -505,6 +517,20 @@ impl Output {
             && !self.batch.is_empty()
         {
             chain.add(first, &self.batch);
+        }
+    }
+
+    /// Returns the Avro datum of the last record, if this sink has encoded it in the full profile.
+    #[inline]
+    fn last_datum(&self) -> Option<&[u8]> {
+        if self.failed.records > 0 {
+            return None;
+        }
+        let last = self.batch.last()?;
+        match self.format {
+            Format::AvroDatum => Some(last),
+            Format::AvroSingleObject => read_single_object(last).map(|(_, datum)| datum),
+            _ => None,
         }
     }
 

@@ -18,7 +18,7 @@ use tap53_ebpf::{
     settings::{PortSet, Ports, features},
 };
 use tap53_ledger::{InterfaceCounts, Ledger, Published, SinkCounts, Sources, WorkerCounts};
-use tap53_records::encode::{Batch, Clock, Format, schema};
+use tap53_records::encode::{Batch, Clock, Format, TextOptions, schema};
 use tap53_sinks::{Named, Sink};
 use tap53_transactions::pair::{Config, RecordIds, SharedNotes};
 
@@ -81,7 +81,7 @@ impl Path {
         let sinks: Vec<Named> = [
             ("avro", Format::AvroDatum),
             ("json", Format::Json),
-            ("text", Format::Text { color: false }),
+            ("text", Format::Text(TextOptions::default())),
         ]
         .into_iter()
         .map(|(name, format)| {
@@ -102,6 +102,7 @@ impl Path {
             owners: Directory::default(),
             processes: None,
             each_message: false,
+            selection: None,
             tails: Default::default(),
             ending: Arc::default(),
         };

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use tap53_dns::{Flow, Message, Transport};
 use tap53_records::encode::{
     Clock, Encode, Format, LEAST_MAX_BYTES, NodeRole, Observer, Owner, Portion, Profile,
-    Provenance, Record,
+    Provenance, Record, TextOptions,
 };
 use tap53_transactions::{
     pair::{Anomalies, Exchange, Observation, RecordId, RecordIds, Sightings, Transaction},
@@ -29,8 +29,10 @@ pub(crate) fn limit(format: Format, on_wire: usize) -> usize {
         | Format::AvroSingleObject
         | Format::FlatAvroDatum
         | Format::FlatAvroSingleObject => MAX_RECORD_BYTES + 10,
-        Format::Json | Format::Message => 2 * MAX_RECORD_BYTES + 8 * on_wire + (16 << 10),
-        Format::Text { .. } => MAX_LINE_BYTES,
+        Format::Json | Format::Message | Format::Csv(_) | Format::Row => {
+            2 * MAX_RECORD_BYTES + 8 * on_wire + (16 << 10)
+        }
+        Format::Text(_) => MAX_LINE_BYTES,
     }
 }
 
@@ -46,7 +48,7 @@ pub(crate) fn require_bounded(message: &Message, wire: &[u8]) {
                 Format::FlatAvroDatum,
                 Format::Json,
                 Format::Message,
-                Format::Text { color: true },
+                Format::Text(TextOptions { color: true, ..TextOptions::default() }),
             ]
             .map(|format| (format, format.build().expect("an encoder")))
             .into(),

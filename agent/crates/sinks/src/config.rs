@@ -11,7 +11,7 @@ use std::{
 use clap::ValueEnum;
 use serde::Serialize;
 use tap53_base::settings::{Machine, Section, boolean, choice, label, seconds, text, whole_number};
-use tap53_records::encode::Profile;
+use tap53_records::encode::{Column, Columns, Profile};
 
 pub use kafka::{
     CreateTopic, Credentials, FsyncChoice, KafkaCompression, KafkaConfig, SaslConfig,
@@ -52,6 +52,39 @@ pub struct StdoutConfig {
     pub format: TextFormat,
     /// When to colour text.
     pub color: ColorChoice,
+    /// Columns of text, wide text and CSV; `None` for those of the format.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "columns_as_list")]
+    pub columns: Option<Columns>,
+    /// Set for times in the zone of this machine instead of UTC, in text and CSV.
+    pub local_time: bool,
+    /// Set if each line of text has its date, as in a replay.
+    #[serde(skip)]
+    pub dated: bool,
+}
+
+fn columns_as_list<S: serde::Serializer>(
+    columns: &Option<Columns>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let columns = columns.iter().flat_map(|columns| columns.as_slice());
+    serializer.collect_seq(columns.map(|column| column.name()))
+}
+
+/// What flags say about standard output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StdoutFlags {
+    /// Format of a line.
+    pub format: TextFormat,
+    /// Columns, if some are chosen.
+    pub columns: Option<Columns>,
+    /// Set for local times.
+    pub local_time: bool,
+}
+
+impl From<TextFormat> for StdoutFlags {
+    fn from(format: TextFormat) -> Self {
+        Self { format, columns: None, local_time: false }
+    }
 }
 
 /// Format of a line on standard output.
@@ -60,8 +93,31 @@ pub struct StdoutConfig {
 pub enum TextFormat {
     /// Aligned columns for people.
     Text,
+    /// The same with addresses, interfaces and copies; nothing is cut.
+    Wide,
     /// One JSON object a line, for programs.
+    #[value(alias = "jsonl")]
     Json,
+    /// Comma-separated values with a line of names.
+    Csv,
+}
+
+impl TextFormat {
+    /// Returns true if the format has columns, which can be chosen.
+    #[must_use]
+    pub const fn has_columns(self) -> bool {
+        !matches!(self, Self::Json)
+    }
+
+    /// Returns the columns of the format.
+    #[must_use]
+    pub const fn columns(self) -> Columns {
+        match self {
+            Self::Text | Self::Json => Columns::TEXT,
+            Self::Wide => Columns::WIDE,
+            Self::Csv => Columns::CSV,
+        }
+    }
 }
 
 /// When to colour text.
@@ -126,7 +182,7 @@ pub fn set_profile(sinks: &mut [SinkConfig], profile: Profile) {
 /// Reads the `sinks` list and adds the sinks of flags; without any, standard output.
 pub fn read(
     root: &mut Section<'_>,
-    stdout_flag: Option<TextFormat>,
+    stdout_flag: Option<StdoutFlags>,
     state: Option<&Path>,
 ) -> Vec<SinkConfig> {
     let mut taken = Vec::new();
@@ -145,18 +201,25 @@ pub fn read(
     });
     let mut sinks: Vec<_> = sinks.into_iter().flatten().collect();
     registry::keep_ids(&mut sinks, state);
-    let format = stdout_flag.or_else(|| sinks.is_empty().then_some(TextFormat::Text));
-    if let Some(format) = format {
+    let flags = stdout_flag.or_else(|| sinks.is_empty().then_some(TextFormat::Text.into()));
+    if let Some(StdoutFlags { format, columns, local_time }) = flags {
         let present = sinks.iter_mut().find_map(|sink| match sink {
             SinkConfig::Stdout(stdout) => Some(stdout),
             _ => None,
         });
         match present {
-            Some(stdout) => stdout.format = format,
+            Some(stdout) => {
+                stdout.format = format;
+                stdout.local_time |= local_time;
+                stdout.columns = columns.or(stdout.columns.filter(|_| format.has_columns()));
+            }
             None => sinks.push(SinkConfig::Stdout(StdoutConfig {
                 name: unused_name("stdout", &sinks),
                 format,
                 color: ColorChoice::Auto,
+                columns,
+                local_time,
+                dated: false,
             })),
         }
     }
@@ -240,11 +303,25 @@ fn name(section: &mut Section<'_>, usual: &str) -> String {
 
 impl StdoutConfig {
     fn read(section: &mut Section<'_>) -> Self {
-        Self {
-            name: name(section, "stdout"),
-            format: section.read("format", choice).unwrap_or(TextFormat::Text),
-            color: section.read("color", choice).unwrap_or(ColorChoice::Auto),
-        }
+        let name = name(section, "stdout");
+        let format = section.read("format", choice).unwrap_or(TextFormat::Text);
+        let color = section.read("color", choice).unwrap_or(ColorChoice::Auto);
+        let columns = section.read_list("columns", text(str::parse::<Column>)).and_then(|list| {
+            let columns = Columns::chosen(&list);
+            let reason = match &columns {
+                Err(reason) => Some(reason.clone()),
+                Ok(_) if !format.has_columns() => {
+                    Some("chooses columns of text, wide and csv: JSON has every field".to_owned())
+                }
+                Ok(_) => None,
+            };
+            if let Some(reason) = reason {
+                section.refuse("columns", None, reason);
+            }
+            columns.ok()
+        });
+        let local_time = section.read("local_time", boolean).unwrap_or(false);
+        Self { name, format, color, columns, local_time, dated: false }
     }
 }
 

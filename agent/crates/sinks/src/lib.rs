@@ -40,10 +40,10 @@ use std::{
 
 use tap53_base::{amount::Amount, vitals::SinkTimings};
 use tap53_ledger::{Published, SinkCounts};
-use tap53_records::encode::{self, Batch, Format, Key, WindowSlot};
+use tap53_records::encode::{self, Batch, Format, Key, TextOptions, WindowSlot};
 use tokio::sync::Notify;
 
-use crate::config::{ColorChoice, SinkConfig, TextFormat};
+use crate::config::{ColorChoice, SinkConfig, StdoutConfig, TextFormat};
 
 /// The failure to open a sink.
 #[derive(Debug, thiserror::Error)]
@@ -215,7 +215,7 @@ fn open_all(
     let open = |config: &SinkConfig| -> Result<Arc<dyn Sink>, OpenError> {
         Ok(match config {
             SinkConfig::Stdout(stdout) => {
-                let format = format(stdout.format, stdout.color);
+                let format = format(stdout);
                 share(&stdout.name, Box::new(stdout::Stdout::new(format, stop.clone())))?
             }
             SinkConfig::File(file) => share(&file.name, Box::new(file::Files::open(file, node)?))?,
@@ -249,19 +249,33 @@ pub(crate) fn amount(batch: &Batch) -> Amount {
     Amount { records: batch.records(), messages: batch.messages() }
 }
 
-fn format(format: TextFormat, color: ColorChoice) -> Format {
+/// Returns the encoding of the lines on standard output.
+fn format(config: &StdoutConfig) -> Format {
+    let StdoutConfig { format, color, columns, local_time, dated, .. } = config;
+    let options = TextOptions {
+        columns: columns.unwrap_or(format.columns()),
+        width: terminal_width().filter(|_| *format == TextFormat::Text),
+        color: match color {
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+            // https://no-color.org
+            ColorChoice::Auto => {
+                std::io::stdout().is_terminal()
+                    && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+            }
+        },
+        local_time: *local_time,
+        dated: *dated,
+    };
     match format {
         TextFormat::Json => Format::Json,
-        TextFormat::Text => Format::Text {
-            color: match color {
-                ColorChoice::Always => true,
-                ColorChoice::Never => false,
-                // https://no-color.org
-                ColorChoice::Auto => {
-                    std::io::stdout().is_terminal()
-                        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-                }
-            },
-        },
+        TextFormat::Text | TextFormat::Wide => Format::Text(options),
+        TextFormat::Csv => Format::Csv(options),
     }
+}
+
+/// Returns the width of the terminal at standard output; `None` if that is no terminal.
+#[must_use]
+pub fn terminal_width() -> Option<u16> {
+    terminal_size::terminal_size_of(std::io::stdout()).map(|(width, _)| width.0)
 }

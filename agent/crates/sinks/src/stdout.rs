@@ -19,7 +19,7 @@ use tap53_base::{
     vitals::{Reached, SinkTimings},
 };
 use tap53_ledger::{Published, SinkCounts, SinkLoss};
-use tap53_records::encode::{Batch, Format, HEADING};
+use tap53_records::encode::{Batch, Format};
 use tokio::sync::Notify;
 
 use super::Sink;
@@ -57,8 +57,8 @@ struct Lines<W> {
     out: W,
     /// True if the last byte that was written is not a line feed.
     torn: bool,
-    /// True once the heading is written, or if there is none.
-    headed: bool,
+    /// The lines above the first record, until they are written.
+    heading: String,
     /// True after a failed write, until one succeeds: each outage is logged once.
     failing: bool,
 }
@@ -71,12 +71,13 @@ impl Stdout {
 
 impl<W: Write + AsFd + Send> Stdout<W> {
     fn to(out: W, format: Format, stop: Arc<Notify>) -> Self {
-        let headed = !matches!(format, Format::Text { .. });
+        // None in practice: memory can be written to.
+        let heading = format.heading().unwrap_or_default();
         Self {
             format,
             counts: Published::default(),
             stop,
-            out: Mutex::new(Lines { out, torn: false, headed, failing: false }),
+            out: Mutex::new(Lines { out, torn: false, heading, failing: false }),
             timings: SinkTimings::default(),
         }
     }
@@ -90,11 +91,12 @@ impl<W: Write + AsFd> Lines<W> {
         {
             return (0, Err(error));
         }
-        if !self.headed {
-            if let (_, Err(error)) = self.write_all(HEADING.as_bytes()) {
+        if !self.heading.is_empty() {
+            let heading = std::mem::take(&mut self.heading);
+            if let (_, Err(error)) = self.write_all(heading.as_bytes()) {
+                self.heading = heading;
                 return (0, Err(error));
             }
-            self.headed = true;
         }
         self.write_all(bytes)
     }

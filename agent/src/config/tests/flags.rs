@@ -7,7 +7,7 @@ fn flags_override_the_file() {
     let overrides = Overrides {
         interfaces: vec!["lo".to_owned(), "br-*".to_owned()],
         hook: Some(HookChoice::Xdp),
-        stdout: Some(TextFormat::Text),
+        stdout: Some(TextFormat::Text.into()),
         log_level: Some(LogLevel::Error),
         log_format: Some(LogFormat::Json),
         ..Overrides::default()
@@ -24,7 +24,7 @@ fn flags_override_the_file() {
 
 #[test]
 fn the_stdout_flag_adds_a_sink_to_the_others() {
-    let overrides = Overrides { stdout: Some(TextFormat::Json), ..Overrides::default() };
+    let overrides = Overrides { stdout: Some(TextFormat::Json.into()), ..Overrides::default() };
     let text = "interfaces: {include: [lo]}\nsinks: [{type: file, directory: /, name: stdout}]";
     let config = parse_with(text, &overrides).unwrap();
     let names: Vec<_> = config.sinks.iter().map(SinkConfig::name).collect();

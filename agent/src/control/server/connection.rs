@@ -9,7 +9,6 @@ use tap53_base::{
     vitals::{AUDIT, Probe},
 };
 use tap53_capture::interfaces::SwitchTo;
-use tap53_records::encode::HEADING;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
@@ -21,10 +20,10 @@ use super::{Context, Counts, is_own};
 use crate::{
     control::{
         follow,
-        protocol::{self, Call, Fault, MAX_REQUEST, Reason},
+        protocol::{self, Call, Fault, MAX_REQUEST, PastRequest, Reason},
         request::{Request, Requester, Status},
     },
-    tail::{LineFormat, Selection, Tail},
+    tail::{LineFormat, Selection, Tail, Wanted},
 };
 
 /// Deadline for an answer of the run loop: attaching to hundreds of interfaces takes seconds.
@@ -48,10 +47,11 @@ impl Context {
         slot.enter(Stage::Working);
         let answer = match request {
             None => return,
-            Some(Ok(Call::Tail { format, selection })) => {
-                let followed = self
-                    .follower(requester.uid)
-                    .and_then(|slot| Ok((slot, self.tail(format, selection, &requester)?)));
+            Some(Ok(Call::Tail { format, selection, past })) => {
+                let checked = self.check_interfaces(&selection).await;
+                let followed = checked
+                    .and_then(|()| self.follower(requester.uid))
+                    .and_then(|slot| Ok((slot, self.tail(format, *selection, past, &requester)?)));
                 match followed {
                     Err(fault) => error_line(&fault),
                     Ok((_follower_slot, (tail, answer))) => {
@@ -201,17 +201,36 @@ impl Context {
         Ok(Some(slot))
     }
 
+    /// Refuses interfaces that the agent does not know.
+    async fn check_interfaces(&self, selection: &Selection) -> Result<(), Fault> {
+        if selection.interfaces.is_empty() {
+            return Ok(());
+        }
+        let status = self.forward(|answer| Request::Status { answer }).await?;
+        let names: Vec<String> =
+            status.interfaces.into_iter().map(|interface| interface.name).collect();
+        selection
+            .check_interfaces(&names)
+            .map_err(|refusal| Fault::new(Reason::Refused, refusal.to_string()))
+    }
+
     /// Starts to follow the records; returns also the first line of the answer.
     fn tail(
         &self,
         format: LineFormat,
         mut selection: Selection,
+        past: Option<PastRequest>,
         requester: &Requester,
     ) -> Result<(Tail, Vec<u8>), Fault> {
+        let refused = |text: String| Fault::new(Reason::Refused, text);
         selection
-            .check(&self.rules.read().privacy)
-            .map_err(|refusal| Fault::new(Reason::Refused, refusal.to_string()))?;
-        let tail = self.tails.follow(format, &selection).map_err(|too_many| {
+            .check(&self.rules.read().privacy, &self.known)
+            .map_err(|refusal| refused(refusal.to_string()))?;
+        if past.is_some() && !self.tails.keeps_recent() {
+            let message = "this agent keeps no recent records: control.recent_bytes is 0";
+            return Err(refused(message.to_owned()));
+        }
+        let tail = self.tails.follow(format, &selection, past.map(wanted)).map_err(|too_many| {
             self.counts.update(|counts| counts.busy += 1);
             Fault::new(Reason::Busy, too_many.to_string())
         })?;
@@ -224,7 +243,8 @@ impl Context {
             process,
             "audit: follows the records"
         );
-        let heading = if format == LineFormat::Json { "" } else { HEADING };
+        // None in practice: memory can be written to.
+        let heading = format.format().heading().unwrap_or_default();
         Ok((tail, line(&serde_json::json!({ "ok": { "heading": heading } }))))
     }
 
@@ -238,6 +258,15 @@ impl Context {
             }
         }
     }
+}
+
+/// Returns what a request wants of the past, in times of this moment.
+fn wanted(request: PastRequest) -> Wanted {
+    let since_us = request.since_ms.map(|ms| {
+        let before_us = i64::try_from(ms).unwrap_or(i64::MAX).saturating_mul(1_000);
+        jiff::Timestamp::now().as_microsecond().saturating_sub(before_us)
+    });
+    Wanted { last: request.last, since_us }
 }
 
 /// The outcome of reading a line.

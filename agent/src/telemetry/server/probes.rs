@@ -72,7 +72,7 @@ impl Probes {
         }
         let slot = self.slots.clone().try_acquire_owned().map_err(|_| Refusal::Busy)?;
         let selection = Selection { qnames: vec![name.to_owned()], ..Selection::default() };
-        let tail = tails.follow(LineFormat::Json, &selection).map_err(|_| Refusal::Busy)?;
+        let tail = tails.follow(LineFormat::Json, &selection, None).map_err(|_| Refusal::Busy)?;
         Ok(Probe { tail, slot })
     }
 }

@@ -60,6 +60,14 @@ impl Batch {
         Ok(())
     }
 
+    /// Returns the last record.
+    #[inline]
+    #[must_use]
+    pub fn last(&self) -> Option<&[u8]> {
+        let (_, before) = self.entries.split_last()?;
+        self.bytes.get(before.last().map_or(0, |entry| entry.end)..)
+    }
+
     /// Empties the batch but keeps its memory.
     pub fn clear(&mut self) {
         self.bytes.clear();

@@ -1,7 +1,7 @@
 //! Encodes transactions to bytes.
 //!
 //! ```text
-//!  transaction ─▶ record ─▶ Avro datum | JSON line | text line ─▶ batch ─▶ sink
+//!  transaction ─▶ record ─▶ Avro datum | JSON line | row ─▶ text line, CSV line ─▶ batch ─▶ sink
 //! ```
 //!
 //! The schema is `agent/schema/dns_transaction.avsc`; [`Record`] lists its fields in the same
@@ -13,18 +13,22 @@ mod address;
 mod avro;
 mod batch;
 mod binary;
+mod columns;
 mod domain;
 mod fields;
 mod flat;
 mod framing;
 mod key;
+mod layout;
 mod message;
 mod mnemonic;
 mod node_role;
+mod notes;
 mod owner;
 mod portion;
 mod profile;
 mod record;
+mod row;
 #[cfg(any(test, feature = "testing"))]
 pub mod samples;
 mod shown;
@@ -41,6 +45,7 @@ pub use avro::fingerprint_of;
 pub use avro::{Datum, FlatDatum, SingleObject, fingerprint, schema};
 pub use batch::{Batch, Entry, WindowSlot};
 pub use binary::push_long;
+pub use columns::{Column, Columns};
 pub use framing::{Fingerprint, frame, read_single_object, single_object_header, unframe};
 pub use key::Key;
 pub use message::MessageLine;
@@ -51,8 +56,9 @@ pub use owner::{
 pub use portion::{DEFAULT_MAX_BYTES, LEAST_MAX_BYTES, Portion};
 pub use profile::Profile;
 pub use record::{Clock, Record, SCHEMA_VERSION};
+pub use row::{Length, Moment, Row, RowAnswer, RowEnd, RowQuestion};
 pub use shown::push_json_line;
-pub use text::{HEADING, Text};
+pub use text::{Csv, Text, TextOptions};
 pub use versions::{FLAT_SCHEMA_VERSIONS, RECORD_NAME, SCHEMA_VERSIONS, SchemaVersion};
 pub use workload::Workload;
 
@@ -71,6 +77,9 @@ pub enum Error {
     /// JSON cannot represent the record, which is a defect of this program.
     #[error("record cannot be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
+    /// CSV cannot represent the record, which is a defect of this program.
+    #[error("record cannot be written as CSV: {0}")]
+    Csv(#[from] csv::Error),
 }
 
 /// Appends records to a buffer.
@@ -98,10 +107,11 @@ pub enum Format {
     /// One JSON object and a line feed per message; see [`MessageLine`].
     Message,
     /// Aligned columns and a line feed.
-    Text {
-        /// With ANSI colours.
-        color: bool,
-    },
+    Text(TextOptions),
+    /// A line of CSV (RFC 4180).
+    Csv(TextOptions),
+    /// The part of a record that people read, as one JSON object and a line feed; see [`Row`].
+    Row,
 }
 
 impl Format {
@@ -114,7 +124,9 @@ impl Format {
             | Self::AvroSingleObject
             | Self::Json
             | Self::Message
-            | Self::Text { .. } => Profile::Full,
+            | Self::Text(_)
+            | Self::Csv(_)
+            | Self::Row => Profile::Full,
         }
     }
 
@@ -130,8 +142,37 @@ impl Format {
             Self::FlatAvroSingleObject => Box::new(SingleObject::flat()?),
             Self::Json => Box::new(JsonLine),
             Self::Message => Box::new(MessageLine),
-            Self::Text { color } => Box::new(Text { color }),
+            Self::Text(options) => Box::new(Text::new(options)),
+            Self::Csv(options) => Box::new(Csv::new(options)),
+            Self::Row => Box::new(RowLine),
         })
+    }
+
+    /// Returns the lines above the first record; empty in formats without any.
+    ///
+    /// # Errors
+    /// None in practice: memory can be written to.
+    pub fn heading(self) -> Result<String, Error> {
+        match self {
+            Self::Text(options) => Ok(Text::new(options).heading()),
+            Self::Csv(options) => Csv::new(options).heading(),
+            _ => Ok(String::new()),
+        }
+    }
+}
+
+/// Encodes the part of a record that people read as one JSON object and a line feed.
+pub struct RowLine;
+
+impl Encode for RowLine {
+    fn encode(&mut self, record: &Record<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
+        let start = out.len();
+        if let Err(error) = serde_json::to_writer(&mut *out, &Row::of(record)) {
+            out.truncate(start);
+            return Err(error.into());
+        }
+        out.push(b'\n');
+        Ok(())
     }
 }
 

@@ -433,6 +433,12 @@ impl Observer {
         observer
     }
 
+    /// Returns the name of the node.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
     /// Returns the name of the interface.
     #[must_use]
     pub fn interface(&self) -> &str {

@@ -1,22 +1,17 @@
-//! One line per transaction, for people.
+//! One line per transaction: aligned columns for people, CSV for programs.
 
-use std::{
-    io::{self, Write},
-    net::SocketAddr,
+use std::{borrow::Cow, fmt::Write as _};
+
+use jiff::{Timestamp, civil::Date, tz::TimeZone};
+use tap53_base::visible::visible;
+use tap53_transactions::pair::Outcome;
+
+use super::{
+    Encode, Error, Record, Row, RowEnd,
+    columns::{Column, Columns},
+    layout::{Fraction, Layout, cut_end, cut_middle, cut_owner, width_of},
+    notes::{endpoint, write_notes},
 };
-
-use tap53_dns::{ParseStatus, Transport, Tunnel, opcode_name, rcode_name, type_name};
-use tap53_transactions::{
-    pair::{Nat, Outcome, Relation, Transaction},
-    privacy::{ShownAddress, Side},
-};
-
-use super::{Encode, Error, Record};
-
-/// The heading of the columns. They are wide enough for IPv4 and common names; a longer value
-/// shifts the rest of its line to the right instead of being cut.
-pub const HEADING: &str = "TIME (UTC)       CLIENT                 SERVER           PROTO  TYPE   \
-                           NAME                              RESULT         LATENCY  ANSWERS\n";
 
 /// Maximum number of answers on a line.
 const ANSWERS_SHOWN: usize = 3;
@@ -24,335 +19,453 @@ const ANSWERS_SHOWN: usize = 3;
 /// Maximum number of characters of an answer: a DNSKEY or a TXT record could fill several lines.
 const ANSWER_WIDTH: usize = 48;
 
-/// Encodes a record as aligned columns. Text from the wire is already escaped, so a name cannot
-/// move the cursor.
-pub struct Text {
+/// The port that is not shown with the address of a server.
+const DNS_PORT: u16 = 53;
+
+/// Width of a date with a space.
+const DATE_WIDTH: usize = 11;
+
+/// Options of text and CSV.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TextOptions {
+    /// Columns, in their order.
+    pub columns: Columns,
+    /// Width of the terminal, to which lines are fitted; `None` if nothing is cut.
+    pub width: Option<u16>,
     /// With ANSI colours.
     pub color: bool,
+    /// Times in the zone of this machine instead of UTC.
+    pub local_time: bool,
+    /// Every line has its date, as those of a capture file; else those of another day than today. On a
+    /// terminal, a date has its own line in either case.
+    pub dated: bool,
+}
+
+impl Default for TextOptions {
+    fn default() -> Self {
+        Self { columns: Columns::TEXT, width: None, color: false, local_time: false, dated: false }
+    }
+}
+
+impl TextOptions {
+    fn layout(self) -> Layout {
+        let mut layout = Layout::new(&self.columns, self.width);
+        if self.dated && self.width.is_none() {
+            layout.widen(Column::Time, DATE_WIDTH);
+        }
+        layout
+    }
+
+    fn zone(self) -> TimeZone {
+        if self.local_time { TimeZone::system() } else { TimeZone::UTC }
+    }
+}
+
+/// Formats rows as aligned columns. Text from the wire is escaped, so a name cannot move the cursor.
+pub struct Text {
+    options: TextOptions,
+    layout: Layout,
+    zone: TimeZone,
+    /// The date of the last line on a terminal, where a date has its own line; at first today's.
+    shown_date: Option<Date>,
+    /// Returns the time now; replaced in tests.
+    now: fn() -> Timestamp,
+}
+
+impl Text {
+    /// Creates the text with these options.
+    #[must_use]
+    pub fn new(options: TextOptions) -> Self {
+        Self::at(options, options.zone(), Timestamp::now)
+    }
+
+    fn at(options: TextOptions, zone: TimeZone, now: fn() -> Timestamp) -> Self {
+        let layout = options.layout();
+        Self { options, layout, zone, shown_date: None, now }
+    }
+
+    /// Fits the columns to another width of the terminal.
+    pub fn resize(&mut self, width: Option<u16>) {
+        if width != self.options.width {
+            self.options.width = width;
+            self.layout = self.options.layout();
+        }
+    }
+
+    /// Returns the heading of the columns, with a line feed.
+    #[must_use]
+    pub fn heading(&self) -> String {
+        let mut out = String::new();
+        for (at, place) in self.layout.places.iter().enumerate() {
+            let title = self.title(place.column);
+            let title = match self.options.width {
+                Some(_) => cut_end(title, place.width),
+                None => title.to_owned(),
+            };
+            let is_last = at + 1 == self.layout.places.len();
+            let width = if is_last { 0 } else { place.width + self.layout.gap };
+            match place.column {
+                // Right-aligned, as its values are.
+                Column::Latency => {
+                    let _ = write!(out, "{title:>0$}", place.width);
+                    pad(&mut out, 0, if is_last { 0 } else { self.layout.gap });
+                }
+                _ => {
+                    out.push_str(&title);
+                    pad(&mut out, width_of(&title), width);
+                }
+            }
+        }
+        let mut out = match self.layout.width {
+            Some(width) => cut_end(out.trim_end(), width),
+            None => out.trim_end().to_owned(),
+        };
+        out.push('\n');
+        out
+    }
+
+    fn title(&self, column: Column) -> &'static str {
+        match (column, self.options.local_time, self.layout.is_narrow()) {
+            (Column::Time, false, true) => "UTC",
+            (Column::Time, true, true) => "LOCAL",
+            (Column::Time, true, false) => "TIME (LOCAL)",
+            _ => column.properties().title,
+        }
+    }
+
+    /// Appends the line of a row.
+    pub fn push(&mut self, row: &Row<'_>, out: &mut String) {
+        let time = Timestamp::from_microsecond(row.began_us()).unwrap_or_default();
+        if self.options.width.is_some() {
+            self.push_date(time, out);
+        }
+        let cells: Vec<String> =
+            self.layout.places.iter().map(|place| self.cell(place.column, row, time)).collect();
+        let start = out.len();
+        let mut used = 0;
+        let count = cells.len();
+        for (at, (place, cell)) in self.layout.places.iter().zip(&cells).enumerate() {
+            let next = self.layout.places.get(at + 1).map(|place| place.column);
+            let notes_follow = at + 2 == count && next == Some(Column::Notes);
+            let is_last = at + 1 == count || (notes_follow && cells[at + 1].is_empty());
+            let text = match self.layout.width {
+                None => cell.clone(),
+                // What its notes leave of the rest of the line.
+                Some(width) if place.column == Column::Answers && notes_follow => {
+                    let room = width.saturating_sub(used);
+                    let notes = match width_of(&cells[at + 1]) {
+                        0 => 0,
+                        notes => notes + self.layout.gap,
+                    };
+                    let least = place.width.min(room);
+                    cut_end(cell, room.saturating_sub(notes).max(least))
+                }
+                Some(width) => {
+                    let room = width.saturating_sub(used);
+                    let room = if is_last { room } else { place.width.min(room) };
+                    cut(place.column, cell, room)
+                }
+            };
+            let filled = width_of(&text);
+            if place.column == Column::Latency {
+                pad(out, filled, place.width);
+                used += place.width.saturating_sub(filled);
+            }
+            self.push_cell(place.column, row, &text, out);
+            used += filled;
+            if is_last {
+                break;
+            }
+            // The notes follow the answers at once.
+            let width = match place.column {
+                Column::Latency => filled,
+                Column::Answers if notes_follow => filled,
+                _ => place.width.max(filled),
+            };
+            let gap = match self.layout.width {
+                _ if place.column == Column::Answers && filled == 0 => 0,
+                Some(limit) => self.layout.gap.min(limit.saturating_sub(used + width - filled)),
+                None => self.layout.gap,
+            };
+            pad(out, filled, width + gap);
+            used += width + gap - filled;
+        }
+        let end = start + out[start..].trim_end().len();
+        out.truncate(end);
+        out.push('\n');
+    }
+
+    /// Appends a line with the date if the previous line had another one; the first one today's.
+    fn push_date(&mut self, time: Timestamp, out: &mut String) {
+        let date = self.zone.to_datetime(time).date();
+        let shown = self.shown_date.unwrap_or_else(|| self.today());
+        if shown != date {
+            let _ = writeln!(out, "{date}");
+        }
+        self.shown_date = Some(date);
+    }
+
+    fn today(&self) -> Date {
+        self.zone.to_datetime((self.now)()).date()
+    }
+
+    fn push_cell(&self, column: Column, row: &Row<'_>, text: &str, out: &mut String) {
+        match color(row).filter(|_| self.options.color && column == Column::Result) {
+            Some(color) => {
+                let _ = write!(out, "\x1b[{color}m{text}\x1b[0m");
+            }
+            None => out.push_str(text),
+        }
+    }
+
+    /// Returns the whole text of a cell.
+    fn cell(&self, column: Column, row: &Row<'_>, time: Timestamp) -> String {
+        let text = match column {
+            Column::Time => Cow::Owned(self.time(time)),
+            Column::Latency if row.latency_ns.is_none() => "-".into(),
+            Column::Latency if self.layout.is_narrow() => short_latency(row).into(),
+            Column::Latency => {
+                let whole = format!("{} ms", milliseconds(row));
+                let fits = whole.len() <= column.properties().ideal;
+                if fits || self.layout.width.is_none() { whole } else { short_latency(row) }.into()
+            }
+            Column::Answers => shown_answers(row).into(),
+            column => value(column, row),
+        };
+        visible(&text).into_owned()
+    }
+
+    /// Formats a time of day; with its date if that is not today's, and lines are not grouped by it.
+    fn time(&self, time: Timestamp) -> String {
+        let at = self.zone.to_datetime(time);
+        let mut text = String::new();
+        let has_date = || self.options.dated || at.date() != self.today();
+        if self.options.width.is_none() && has_date() {
+            let _ = write!(text, "{} ", at.date());
+        }
+        let us = at.subsec_nanosecond() / 1_000;
+        let _ = write!(text, "{:02}:{:02}:{:02}", at.hour(), at.minute(), at.second());
+        let _ = match self.layout.fraction() {
+            Fraction::None => Ok(()),
+            Fraction::Milliseconds => write!(text, ".{:03}", us / 1_000),
+            Fraction::Microseconds => write!(text, ".{us:06}"),
+        };
+        text
+    }
 }
 
 impl Encode for Text {
     fn encode(&mut self, record: &Record<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
-        // Writing to a Vec does not fail.
-        let _ = self.write(record, out);
-        out.push(b'\n');
+        let mut line = String::with_capacity(160);
+        self.push(&Row::of(record), &mut line);
+        out.extend_from_slice(line.as_bytes());
         Ok(())
     }
 }
 
-impl Text {
-    fn write(&self, record: &Record<'_>, out: &mut Vec<u8>) -> io::Result<()> {
-        let transaction = record.transaction;
-        let flow = &transaction.flow;
-        let first = transaction.first();
-        let of_day_us = record.clock.utc_us(first.at_ns).rem_euclid(86_400_000_000);
-        let (seconds, us) = (of_day_us / 1_000_000, of_day_us % 1_000_000);
-        let (hours, minutes, seconds) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
-        write!(out, "{hours:02}:{minutes:02}:{seconds:02}.{us:06}  ")?;
-        let client = record.policy.address(Side::Client, flow.client.ip());
-        write!(out, "{:<21}  ", endpoint(&client, Some(flow.client.port())))?;
-        let server = record.policy.address(Side::Server, flow.server.ip());
-        let port = Some(flow.server.port()).filter(|port| *port != 53);
-        let transport = match flow.transport {
-            Transport::Udp => "UDP",
-            Transport::Tcp => "TCP",
-        };
-        write!(out, "{:<15}  {transport:<5}  ", endpoint(&server, port))?;
-        match first.message.question() {
-            Some(question) => {
-                let name = record.policy.name(question.name);
-                write!(out, "{:<5}  {name:<32}  ", type_name(question.qtype))?;
-            }
-            None => write!(out, "{:<5}  {:<32}  ", "-", "-")?,
-        }
-        let (color, result) = result(record);
-        if self.color {
-            write!(out, "\x1b[{color}m{result:<10}\x1b[0m  ")?;
-        } else {
-            write!(out, "{result:<10}  ")?;
-        }
-        match record.latency_ns() {
-            #[expect(clippy::cast_precision_loss, reason = "shown with three decimals")]
-            Some(ns) => write!(out, "{:>7.3} ms", ns as f64 / 1e6)?,
-            None => write!(out, "{:>10}", "-")?,
-        }
-        write_answers(record, out)?;
-        write_notes(record, out)
-    }
+/// Formats rows as CSV (RFC 4180). Nothing is cut.
+pub struct Csv {
+    columns: Columns,
+    zone: TimeZone,
+    is_local: bool,
 }
 
-/// Formats an address as the policy shows it, with its port if there is one.
-fn endpoint(address: &ShownAddress, port: Option<u16>) -> String {
-    match (address, port) {
-        (ShownAddress::Address(address), Some(port)) => SocketAddr::new(*address, port).to_string(),
-        (ShownAddress::Nothing, Some(port)) => format!("-:{port}"),
-        (ShownAddress::Nothing, None) => "-".into(),
-        (address, Some(port)) => format!("{address}:{port}"),
-        (address, None) => address.to_string(),
+impl Csv {
+    /// Creates CSV with these options.
+    #[must_use]
+    pub fn new(options: TextOptions) -> Self {
+        let zone = options.zone();
+        Self { columns: options.columns, zone, is_local: options.local_time }
     }
-}
 
-/// Returns ANSI colour and text of the outcome.
-fn result(record: &Record<'_>) -> (u8, String) {
-    const RED: u8 = 31;
-    const GREEN: u8 = 32;
-    const YELLOW: u8 = 33;
-    let transaction = record.transaction;
-    match transaction.response() {
-        None => (RED, transaction.outcome().symbol().into()),
-        Some(response) => {
-            let rcode = response.message.rcode;
-            let color = match rcode {
-                0 if transaction.outcome() == Outcome::Matched => GREEN,
-                0 | 3 => YELLOW,
-                _ => RED,
+    /// Returns the line with the names of the columns.
+    ///
+    /// # Errors
+    /// None in practice: memory can be written to.
+    pub fn heading(&self) -> Result<String, Error> {
+        let names = self.columns.as_slice().iter().map(|column| match column {
+            Column::Latency => "latency_ms",
+            column => column.name(),
+        });
+        let mut out = Vec::new();
+        write_csv(names.map(Cow::Borrowed), &mut out)?;
+        Ok(String::from_utf8_lossy(&out).into_owned())
+    }
+
+    /// Appends the line of a row.
+    ///
+    /// # Errors
+    /// None in practice: memory can be written to.
+    pub fn push(&self, row: &Row<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
+        let cell = |column: &Column| -> Cow<'_, str> {
+            let text = match column {
+                Column::Time => Cow::Owned(self.time(row)),
+                Column::Latency if row.latency_ns.is_none() => "".into(),
+                Column::Latency => milliseconds(row).into(),
+                Column::Answers => all_answers(row).into(),
+                column => value(*column, row),
             };
-            (color, rcode_name(rcode).into_owned())
+            visible(&text).into_owned().into()
+        };
+        write_csv(self.columns.as_slice().iter().map(cell), out)
+    }
+
+    fn time(&self, row: &Row<'_>) -> String {
+        let time = Timestamp::from_microsecond(row.began_us()).unwrap_or_default();
+        if self.is_local {
+            return time
+                .to_zoned(self.zone.clone())
+                .strftime("%Y-%m-%dT%H:%M:%S.%6f%:z")
+                .to_string();
         }
+        format!("{time:.6}")
     }
 }
 
-fn write_answers(record: &Record<'_>, out: &mut Vec<u8>) -> io::Result<()> {
-    let Some(response) = record.transaction.response() else { return Ok(()) };
-    let answers = response.message.answers();
-    let omitted = response.message.answers_omitted as usize;
-    let more = (answers.len() + omitted).saturating_sub(ANSWERS_SHOWN);
-    for (position, answer) in answers.take(ANSWERS_SHOWN).enumerate() {
-        let separator = if position == 0 { "  " } else { ", " };
-        let rdata = record.policy.answer_rdata(answer.rdata);
-        match rdata.char_indices().nth(ANSWER_WIDTH) {
-            // The last character is replaced by the sign that the answer was cut.
-            Some(_) => write!(out, "{separator}{:.*}…", ANSWER_WIDTH - 1, rdata)?,
-            None => write!(out, "{separator}{rdata}")?,
+impl Encode for Csv {
+    fn encode(&mut self, record: &Record<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
+        let start = out.len();
+        let pushed = self.push(&Row::of(record), out);
+        if pushed.is_err() {
+            out.truncate(start);
         }
+        pushed
     }
-    if more > 0 { write!(out, ", +{more}") } else { Ok(()) }
 }
 
-/// Writes what address translation changed.
-fn write_translation(record: &Record<'_>, out: &mut Vec<u8>) -> io::Result<()> {
-    let Transaction { flow, sightings, .. } = record.transaction;
-    let shown =
-        |side, end: SocketAddr| endpoint(&record.policy.address(side, end.ip()), Some(end.port()));
-    if let Some(backend) = sightings.backend(flow) {
-        write!(out, "  [backend {}]", shown(Side::Server, backend))?;
+fn write_csv<'a>(
+    cells: impl Iterator<Item = Cow<'a, str>>,
+    out: &mut Vec<u8>,
+) -> Result<(), Error> {
+    let mut line = csv::WriterBuilder::new().buffer_capacity(1 << 10).from_writer(out);
+    for cell in cells {
+        line.write_field(cell.as_bytes())?;
     }
-    if let Some(client) = sightings.translated_client(flow) {
-        write!(out, "  [client translated to {}]", shown(Side::Client, client))?;
-    }
-    if sightings.nat == Nat::Undecided {
-        write!(out, "  [address translation undecided]")?;
-    }
+    line.write_record(None::<&[u8]>)?;
+    line.flush().map_err(csv::Error::from)?;
     Ok(())
 }
 
-/// Writes unusual properties, each in brackets.
-fn write_notes(record: &Record<'_>, out: &mut Vec<u8>) -> io::Result<()> {
-    let transaction = record.transaction;
-    let first = &transaction.first().message;
-    if first.opcode != 0 {
-        write!(out, "  [{}]", opcode_name(first.opcode))?;
-    }
-    match first.more_questions().len() {
-        0 => {}
-        more => write!(out, "  [+{more} {}]", plural(more, "question"))?,
-    }
-    match first.updates().len() {
-        0 => {}
-        updates => write!(out, "  [{updates} {}]", plural(updates, "update"))?,
-    }
-    match transaction.flow.tunnel {
-        Some(Tunnel { kind, id: Some(id) }) => {
-            write!(out, "  [{} {id}]", kind.name().to_lowercase())?;
+/// Returns the text of a column that is the same in every format.
+fn value<'a>(column: Column, row: &'a Row<'_>) -> Cow<'a, str> {
+    match column {
+        Column::Client => owner(&row.client(), None),
+        Column::Server => {
+            owner(&row.server(), Some(row.server_port).filter(|port| *port != DNS_PORT))
         }
-        Some(Tunnel { kind, id: None }) => write!(out, "  [{}]", kind.name().to_lowercase())?,
-        None => {}
-    }
-    match transaction.related.map(|related| related.relation) {
-        Some(Relation::LateResponse) => write!(out, "  [late: recorded as unanswered before]")?,
-        // Further messages of a zone transfer may omit the question (RFC 5936 §2.2.1).
-        Some(Relation::RepeatedResponse)
-            if transaction.flow.transport == Transport::Tcp
-                && first.question().is_none_or(|question| question.is_transfer()) =>
-        {
-            write!(out, "  [more of a zone transfer]")?;
+        Column::ClientAddress => endpoint(&row.client_address, Some(row.client_port)).into(),
+        Column::ServerAddress => endpoint(&row.server_address, Some(row.server_port)).into(),
+        Column::ClientPod => joined(row.client().pod).unwrap_or_default(),
+        Column::ServerPod => joined(row.server().pod).unwrap_or_default(),
+        Column::Proto => Cow::Borrowed(&row.transport),
+        Column::Type => row.qtype.as_deref().unwrap_or("-").into(),
+        Column::Name => row.qname.as_deref().unwrap_or("-").into(),
+        Column::Result => row.rcode.as_deref().unwrap_or(&row.outcome).into(),
+        Column::Interface => interfaces(row),
+        Column::Node => Cow::Borrowed(&row.node),
+        Column::Copies => row.copy_count.to_string().into(),
+        Column::Notes => {
+            let mut notes = String::new();
+            // Writing to a String does not fail.
+            let _ = write_notes(row, &mut notes);
+            notes.into()
         }
-        Some(Relation::RepeatedResponse) => write!(out, "  [repeated response]")?,
-        Some(Relation::TcpAfterTruncation) => write!(out, "  [again, after a truncated response]")?,
-        Some(Relation::RetriedOverTcp) => write!(out, "  [asked again over TCP]")?,
-        Some(Relation::WrongId) => write!(out, "  [wrong identifier for a query]")?,
-        Some(Relation::WrongServer) => write!(out, "  [not who a query went to]")?,
-        Some(Relation::Translated) => write!(out, "  [seen on one side of address translation]")?,
-        None if transaction.outcome() == Outcome::UnmatchedResponse => {
-            write!(out, "  [query not seen]")?;
-        }
-        None => {}
-    }
-    if transaction.response().is_some_and(|response| response.message.flags.truncated) {
-        write!(out, "  [truncated]")?;
-    }
-    if transaction.query_count > 1 {
-        write!(out, "  [asked {} times]", transaction.query_count)?;
-    }
-    match transaction.copy_count {
-        0 => {}
-        1 => write!(out, "  [1 copy]")?,
-        copies => write!(out, "  [{copies} copies]")?,
-    }
-    write_translation(record, out)?;
-    if transaction.capture_gap {
-        write!(out, "  [capture gap]")?;
-    }
-    for anomaly in transaction.anomalies.iter() {
-        write!(out, "  [{}!]", anomaly.name())?;
-    }
-    match record.parse_status() {
-        ParseStatus::Ok => Ok(()),
-        status => write!(out, "  [{}]", status.name()),
+        Column::Time | Column::Latency | Column::Answers => "".into(),
     }
 }
 
-fn plural(count: usize, noun: &str) -> String {
-    if count == 1 { noun.to_owned() } else { format!("{noun}s") }
+/// Returns the workload, the pod or the service of one end with its namespace, or else its address with
+/// `port`.
+fn owner<'a>(end: &RowEnd<'a>, port: Option<u16>) -> Cow<'a, str> {
+    let [namespace, pod] = end.pod;
+    joined([namespace, end.workload])
+        .or_else(|| joined([namespace, pod]))
+        .or_else(|| joined(end.service))
+        .unwrap_or_else(|| endpoint(end.address, port).into())
+}
+
+/// Joins a namespace and a name; `None` without a name.
+fn joined<'a>([namespace, name]: [Option<&'a str>; 2]) -> Option<Cow<'a, str>> {
+    match (namespace, name?) {
+        (Some(namespace), name) => Some(format!("{namespace}/{name}").into()),
+        (None, name) => Some(name.into()),
+    }
+}
+
+fn interfaces<'a>(row: &'a Row<'_>) -> Cow<'a, str> {
+    match row.response_interface.as_deref() {
+        Some(response) if response != row.interface => {
+            format!("{},{response}", row.interface).into()
+        }
+        _ => Cow::Borrowed(&row.interface),
+    }
+}
+
+/// Returns the answers that a line has room for, and the number of the others.
+fn shown_answers(row: &Row<'_>) -> String {
+    let mut text = String::new();
+    for answer in row.answers.iter().take(ANSWERS_SHOWN) {
+        if !text.is_empty() {
+            text.push_str(", ");
+        }
+        text.push_str(&cut_end(&answer.rdata, ANSWER_WIDTH));
+    }
+    let more = (row.answers.len() + row.answers_omitted as usize).saturating_sub(ANSWERS_SHOWN);
+    if more > 0 {
+        let _ = write!(text, ", +{more}");
+    }
+    text
+}
+
+fn all_answers(row: &Row<'_>) -> String {
+    let answers: Vec<&str> = row.answers.iter().map(|answer| &*answer.rdata).collect();
+    answers.join(", ")
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shown with three decimals")]
+fn milliseconds(row: &Row<'_>) -> String {
+    format!("{:.3}", row.latency_ns.unwrap_or_default() as f64 / 1e6)
+}
+
+/// Returns the latency with three digits, in the unit that fits: `250µs`, `4.39ms`, `2.50s`.
+#[expect(clippy::cast_precision_loss, reason = "shown with three digits")]
+fn short_latency(row: &Row<'_>) -> String {
+    let us = row.latency_ns.unwrap_or_default() as f64 / 1e3;
+    match us {
+        ..999.5 => format!("{us:.0}µs"),
+        ..9_995.0 => format!("{:.2}ms", us / 1e3),
+        ..99_950.0 => format!("{:.1}ms", us / 1e3),
+        ..999_500.0 => format!("{:.0}ms", us / 1e3),
+        _ => format!("{:.2}s", us / 1e6),
+    }
+}
+
+/// Returns the ANSI colour of the outcome.
+fn color(row: &Row<'_>) -> Option<u8> {
+    const RED: u8 = 31;
+    const GREEN: u8 = 32;
+    const YELLOW: u8 = 33;
+    Some(match row.rcode.as_deref() {
+        Some("NOERROR") if row.outcome == Outcome::Matched.symbol() => GREEN,
+        Some("NOERROR" | "NXDOMAIN") => YELLOW,
+        _ => RED,
+    })
+}
+
+fn cut(column: Column, text: &str, width: usize) -> String {
+    match column {
+        Column::Name => cut_middle(text, width),
+        Column::Client | Column::Server | Column::ClientPod | Column::ServerPod => {
+            cut_owner(text, width)
+        }
+        _ => cut_end(text, width),
+    }
+}
+
+/// Appends spaces to a text of `filled` characters up to `width`.
+fn pad(out: &mut String, filled: usize, width: usize) {
+    out.extend(std::iter::repeat_n(' ', width.saturating_sub(filled)));
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::encode::samples;
-    use tap53_dns::{TunnelKind, build::Build};
-    use tap53_transactions::pair::{Exchange, Observation, RecordId, Related, Transaction};
-
-    fn line_of(record: &Record<'_>) -> String {
-        let mut out = Vec::new();
-        Text { color: false }.encode(record, &mut out).unwrap();
-        String::from_utf8(out).unwrap()
-    }
-
-    fn line(name: &str) -> String {
-        samples::with_record(name, line_of)
-    }
-
-    /// Returns the line of the sample called `name`, after `change`.
-    fn changed(name: &str, change: impl FnOnce(&mut Transaction<'_>)) -> String {
-        samples::with_record(name, |record| {
-            let mut transaction = *record.transaction;
-            change(&mut transaction);
-            line_of(&Record { transaction: &transaction, ..*record })
-        })
-    }
-
-    #[test]
-    fn columns_are_aligned_with_their_headings() {
-        let line = line("matched");
-        for (heading, value) in [
-            ("CLIENT", "192.0.2.1:40000"),
-            ("SERVER", "192.0.2.53"),
-            ("PROTO", "UDP"),
-            ("TYPE", "A"),
-            ("NAME", "www.example.test"),
-            ("RESULT", "NOERROR"),
-        ] {
-            let column = HEADING.find(heading).unwrap();
-            assert!(line[column..].starts_with(value), "{heading} in {line:?}");
-        }
-        assert!(line.ends_with("  0.250 ms  192.0.2.80\n"), "{line:?}");
-    }
-
-    #[test]
-    fn unusual_properties_are_noted() {
-        assert!(line("unanswered").contains("UNANSWERED"));
-        assert!(line("unanswered").ends_with(
-            "[asked 2 times]  [backend 203.0.113.53:5353]  [client translated to \
-             198.51.100.1:61234]  [capture gap]  [FORGED_RESPONSE_SEEN!]  [TCP_CONFLICT!]\n"
-        ));
-        assert!(line("response").ends_with("[query not seen]\n"), "{:?}", line("response"));
-    }
-
-    #[test]
-    fn a_relation_takes_precedence_over_an_unseen_query() {
-        for (relation, note) in [
-            (Relation::LateResponse, "[late: recorded as unanswered before]"),
-            (Relation::RepeatedResponse, "[repeated response]"),
-            (Relation::TcpAfterTruncation, "[again, after a truncated response]"),
-            (Relation::RetriedOverTcp, "[asked again over TCP]"),
-            (Relation::WrongId, "[wrong identifier for a query]"),
-            (Relation::WrongServer, "[not who a query went to]"),
-        ] {
-            let line = changed("response", |transaction| {
-                transaction.related = Some(Related { relation, record: RecordId([0; 16]) });
-            });
-            assert!(line.ends_with(&format!("  192.0.2.80  {note}\n")), "{line:?}");
-        }
-    }
-
-    #[test]
-    fn the_messages_of_a_zone_transfer_are_no_repetitions() {
-        let record = Related { relation: Relation::RepeatedResponse, record: RecordId([0; 16]) };
-        let note = |transport, question: Option<u16>| {
-            let message = Build::message(1, true);
-            let message = match question {
-                Some(qtype) => message.question("test", qtype),
-                None => message,
-            };
-            let response = Observation { message: message.parse(), ..Default::default() };
-            let line = changed("response", |transaction| {
-                transaction.flow.transport = transport;
-                transaction.related = Some(record);
-                let response: &'static Observation = Box::leak(Box::new(response));
-                transaction.exchange = Exchange::Response(response);
-            });
-            line.rsplit_once("  ").map(|(_, note)| note.trim_end().to_owned()).unwrap()
-        };
-        for question in [Some(252), Some(251), None] {
-            assert_eq!(note(Transport::Tcp, question), "[more of a zone transfer]");
-            // Over UDP a transfer is one message (RFC 1995 §2).
-            assert_eq!(note(Transport::Udp, question), "[repeated response]");
-        }
-        assert_eq!(note(Transport::Tcp, Some(1)), "[repeated response]");
-    }
-
-    #[test]
-    fn transport_tunnel_and_copies_are_shown() {
-        let line = changed("matched", |transaction| {
-            transaction.flow.transport = Transport::Tcp;
-            transaction.flow.tunnel = Some(Tunnel { kind: TunnelKind::Vxlan, id: Some(42) });
-            transaction.copy_count = 2;
-        });
-        assert!(line.contains("  TCP    A  "), "{line:?}");
-        assert!(line.ends_with("  [vxlan 42]  [2 copies]\n"), "{line:?}");
-        let line = changed("matched", |transaction| {
-            transaction.flow.tunnel = Some(Tunnel { kind: TunnelKind::Gre, id: None });
-            transaction.copy_count = 1;
-        });
-        assert!(line.ends_with("  [gre]  [1 copy]\n"), "{line:?}");
-    }
-
-    #[test]
-    fn a_long_answer_is_cut() {
-        let text = [vec![200], vec![b'x'; 200]].concat();
-        let message = Build::message(1, true).question("a.test", 16).answer(16, 60, &text);
-        let response = Observation { message: message.parse(), ..Default::default() };
-        let line = samples::with_record("matched", |record| {
-            let exchange = Exchange::Response(&response);
-            let transaction = Transaction { exchange, ..*record.transaction };
-            line_of(&Record { transaction: &transaction, ..*record })
-        });
-        let cut = format!("  \"{}…  [query not seen]\n", "x".repeat(ANSWER_WIDTH - 2));
-        assert!(line.ends_with(&cut), "{line:?}");
-    }
-
-    #[test]
-    fn other_opcodes_are_named() {
-        let mut wire = Build::message(1, false).question("a.test", 6).wire();
-        wire[2] |= 4 << 3;
-        let message = tap53_dns::Message::parse(&wire).unwrap();
-        let query = Observation { message, ..Default::default() };
-        let line = samples::with_record("matched", |record| {
-            let exchange = Exchange::Query(&query);
-            let transaction = Transaction { exchange, ..*record.transaction };
-            line_of(&Record { transaction: &transaction, ..*record })
-        });
-        assert!(line.ends_with("  [NOTIFY]\n"), "{line:?}");
-    }
-}
+mod tests;

@@ -55,6 +55,8 @@ reasons! {
         SampledOut = "sampled_out", Filtered;
         /// The client is a pod of another node, which records the exchange (`record.observations`).
         OtherNode = "other_node", Filtered;
+        /// The options of `tap53 replay` do not select the transaction.
+        NotSelected = "not_selected", Filtered;
     }
 }
 

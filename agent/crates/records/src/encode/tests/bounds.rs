@@ -14,7 +14,7 @@ use tap53_transactions::{
 use super::{decoded, encoded, random};
 use crate::encode::{
     DEFAULT_MAX_BYTES, Encode, JsonLine, LEAST_MAX_BYTES, MessageLine, Portion, Profile, Record,
-    Text, samples, schema,
+    Text, TextOptions, samples, schema,
 };
 
 /// A name of 255 octets, all of them `octet` except for the lengths and the root.
@@ -251,7 +251,7 @@ proptest! {
                 prop_assert!(line.len() <= as_json, "{} bytes of JSON, {as_json}", line.len());
             }
             let mut line = Vec::new();
-            Text { color: true }.encode(record, &mut line).unwrap();
+            Text::new(TextOptions { color: true, ..Default::default() }).encode(record, &mut line).unwrap();
             prop_assert!(line.len() <= 4 << 10, "{} bytes of text", line.len());
 
             let read = Read::of(record);

@@ -9,7 +9,9 @@ use tap53_transactions::{
     },
 };
 
-use crate::encode::{Datum, Encode, JsonLine, MessageLine, Record, Text, samples};
+use crate::encode::{
+    Columns, Csv, Datum, Encode, JsonLine, MessageLine, Record, RowLine, Text, TextOptions, samples,
+};
 
 /// An UPDATE request with the address 203.0.113.77 in every possible place: the reverse name in its
 /// question, the client subnet, the prerequisite, the added records, the texts of extended errors
@@ -46,11 +48,13 @@ fn encodings(policy: &Policy) -> Vec<String> {
         transaction.flow.client = ([203, 0, 113, 77], 40_000).into();
         transaction.flow.server = ([203, 0, 113, 77], 53).into();
         let record = Record { transaction: &transaction, policy, ..*record };
-        let encoders: [Box<dyn Encode>; 4] = [
+        let encoders: [Box<dyn Encode>; 6] = [
             Box::new(Datum::default()),
             Box::new(JsonLine),
             Box::new(MessageLine),
-            Box::new(Text { color: false }),
+            Box::new(Text::new(TextOptions::default())),
+            Box::new(Csv::new(TextOptions { columns: Columns::CSV, ..Default::default() })),
+            Box::new(RowLine),
         ];
         encoders
             .into_iter()
