@@ -7,16 +7,17 @@ use std::{
 
 use apache_avro::{reader::datum::GenericDatumReader, types::Value};
 use tap53::{
+    config::DnsMetricsConfig,
     replay::{FileHook, Frame, InterfaceOf, Link},
     worker::{CrossWorkerQueue, Shared, Stages},
 };
-use tap53_attribution::Directory;
 use tap53_base::amount::Amount;
 use tap53_dns::Kept;
 use tap53_ebpf::{
     record::MAX_CAPTURED_LENGTH,
     settings::{PortSet, Ports, features},
 };
+use tap53_insight::DnsMetrics;
 use tap53_ledger::{InterfaceCounts, Ledger, Published, SinkCounts, Sources, WorkerCounts};
 use tap53_records::encode::{Batch, Clock, Format, TextOptions, schema};
 use tap53_sinks::{Named, Sink};
@@ -90,21 +91,14 @@ impl Path {
             Named { name: name.into(), sink: Arc::new(sink) }
         })
         .collect();
+        let counted =
+            DnsMetricsConfig { names: true, clients: true, ..DnsMetricsConfig::default() };
         let shared = Shared {
-            node: "node".into(),
-            interfaces: Arc::default(),
             wire_bytes: true,
             kept: Kept::All,
-            client_node_only: false,
-            chains: None,
             max_record_bytes: MAX_RECORD_BYTES,
-            rules: Arc::default(),
-            owners: Directory::default(),
-            processes: None,
-            each_message: false,
-            selection: None,
-            tails: Default::default(),
-            ending: Arc::default(),
+            dns_metrics: Some(DnsMetrics::new(counted)),
+            ..Shared::new("node", Arc::default())
         };
         let table = Config {
             udp_timeout: TIMEOUT,
