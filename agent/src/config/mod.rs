@@ -231,6 +231,8 @@ impl Config {
         let record =
             root.section("record", |section| RecordConfig::read(section, &privacy, &sinks));
         sink::config::set_profile(&mut sinks, record.profile);
+        let control =
+            root.section("control", |section| ControlConfig::read(section, record.profile));
         Self {
             node: node.or_else(enrich::config::node_name).unwrap_or_else(|| host_name(root)),
             interfaces: root.section("interfaces", |section| {
@@ -247,7 +249,7 @@ impl Config {
             record,
             privacy,
             sinks,
-            control: root.section("control", ControlConfig::read),
+            control,
             telemetry: root
                 .section("telemetry", |section| TelemetryConfig::read(section, telemetry)),
             dns_metrics: root.section("dns_metrics", DnsMetricsConfig::read),

@@ -386,6 +386,20 @@ sinks: [{type: kafka, brokers: ["kafka-0.kafka:9092"], topic: dns-transactions}]
 }
 
 #[test]
+fn recent_records_are_remembered_unless_that_costs_another_encoding() {
+    let recent_bytes = |profile: &str, control: &str| {
+        let config = parse(&format!(
+            "interfaces: {{include: [lo]}}\nrecord: {{profile: {profile}}}\n\
+             sinks: [{{type: file, directory: /d}}]\ncontrol: {{{control}}}"
+        ));
+        config.unwrap().control.recent_bytes
+    };
+    assert_eq!(recent_bytes("full", ""), 4 << 20);
+    assert_eq!(recent_bytes("flat", ""), 0);
+    assert_eq!(recent_bytes("flat", "recent_bytes: 1024"), 1_024);
+}
+
+#[test]
 fn the_control_socket_is_an_absolute_path_within_the_kernels_limit() {
     let control = |keys: &str| format!("interfaces: {{include: [lo]}}\ncontrol: {{{keys}}}");
     let config = parse(&control(

@@ -7,6 +7,7 @@ use std::{
 
 use serde::Serialize;
 use tap53_base::settings::{Section, as_milliseconds, boolean, milliseconds, text, whole_number};
+use tap53_records::encode::Profile;
 
 /// Default path of the control socket.
 pub const CONTROL_SOCKET: &str = "/run/tap53/control.sock";
@@ -23,7 +24,8 @@ pub struct ControlConfig {
     /// Time for a request to arrive, and for its answer to be read.
     #[serde(rename = "request_timeout_ms", serialize_with = "as_milliseconds")]
     pub request_timeout: Duration,
-    /// Memory for recent records in bytes, from which followers can begin in the past; 0 for none.
+    /// Memory for recent records in bytes, from which followers can begin in the past; 0 for none. They are
+    /// kept in the full profile: with the flat one, each would be encoded once more, so 0 is the default.
     pub recent_bytes: usize,
 }
 
@@ -43,8 +45,11 @@ impl Default for ControlConfig {
 }
 
 impl ControlConfig {
-    pub(crate) fn read(section: &mut Section<'_>) -> Self {
-        let default = Self::default();
+    pub(crate) fn read(section: &mut Section<'_>, profile: Profile) -> Self {
+        let mut default = Self::default();
+        if profile == Profile::Flat {
+            default.recent_bytes = 0;
+        }
         Self {
             enabled: section.read("enabled", boolean).unwrap_or(default.enabled),
             socket: section.read("socket", text(socket)).unwrap_or(default.socket),
