@@ -58,7 +58,7 @@ interfaces:
 capture:
   workers: 1
 sinks:
-  - type: stdout
+  - {{type: stdout, format: json}}
   - type: file
     directory: $OUT
 telemetry:
@@ -140,7 +140,7 @@ fn cost(
     // ring is full, questions are lost in it as well.
     let last = wait::until(name, DEADLINE, || {
         let last = lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
-        let line = agent.wait_for_output(&format!("{} ", last.client), 0, RECORDED_WITHIN);
+        let line = agent.wait_for_record(last.client, RECORDED_WITHIN);
         Ok(line.is_ok().then_some(last))
     })?;
     genuine.push(last);

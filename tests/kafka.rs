@@ -32,7 +32,7 @@ capture:
 pair:
   timeout_ms: 300
 sinks:
-  - type: stdout
+  - {type: stdout, format: json}
   - type: kafka
     brokers: ["BROKER"]
     topic: dns-transactions
@@ -56,8 +56,7 @@ fn decode(messages: &[Message]) -> Result<Vec<Value>> {
 
 fn wait_for_records(agent: &Agent, exchanges: &[Exchange]) -> Result<()> {
     for exchange in exchanges {
-        let client = format!("{} ", exchange.client);
-        agent.wait_for_output(&client, 0, DEADLINE)?;
+        agent.wait_for_record(exchange.client, DEADLINE)?;
     }
     Ok(())
 }

@@ -25,7 +25,7 @@ capture:
 pair:
   timeout_ms: 300
 sinks:
-  - type: stdout
+  - {type: stdout, format: json}
   - type: file
     directory: $OUT
 ";
@@ -40,7 +40,7 @@ fn capture(hook: &str, send: impl FnOnce(&FrameSocket) -> Result<()>) -> Result<
     // A well-formed query behind them, on the same wire: when its record is there, the agent has
     // lived through what came before.
     let last = lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
-    agent.wait_for_output(&format!("{} ", last.client), 0, DEADLINE)?;
+    agent.wait_for_record(last.client, DEADLINE)?;
     let after = lab.server.packets("s0")?;
     let ended = agent.stop()?;
     assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);

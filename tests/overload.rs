@@ -34,7 +34,7 @@ capture:
 pair:
   timeout_ms: 300
 sinks:
-  - type: stdout
+  - {type: stdout, format: json}
   - type: file
     directory: $OUT
 ";
@@ -141,10 +141,8 @@ fn flood(lab: &Lab, count: u32) -> Result<u64> {
 fn wait_until_captured(lab: &Lab, agent: &Agent) -> Result<Exchange> {
     wait::until("the rings to have room again", DEADLINE, || {
         let exchange = lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
-        let client = format!("{} ", exchange.client);
-        let line = agent.wait_for_output(&client, 0, Duration::from_secs(2));
-        // Matched: with an answer, and with its query.
-        let matched = |line: String| line.contains("NOERROR") && !line.contains("query not seen");
+        let line = agent.wait_for_record(exchange.client, Duration::from_secs(2));
+        let matched = |line: String| line.contains("\"outcome\":\"MATCHED\"");
         Ok(line.is_ok_and(matched).then_some(exchange))
     })
 }

@@ -25,6 +25,9 @@ use tap53_harness::{
 };
 use tempfile::TempDir;
 
+/// Exit status of a replay that SIGTERM ended before its input did: 128 and the number of the signal.
+pub(super) const INTERRUPTED: i32 = 128 + Signal::SIGTERM as i32;
+
 pub(super) const DEADLINE: Duration = Duration::from_secs(60);
 pub(super) const TOPIC: &str = "dns-transactions";
 
@@ -57,6 +60,8 @@ pub(super) struct Run {
 /// The result of a run that has ended.
 pub(super) struct Ended {
     pub(super) status: ExitStatus,
+    /// The exit status if nothing is lost.
+    expected: i32,
     pub(super) ledger: Value,
     pub(super) log: String,
     pub(super) stdout: String,
@@ -234,22 +239,22 @@ impl Run {
     /// Ends the feed, and waits until the agent has delivered its records and ended.
     pub(super) fn finish(mut self) -> Result<Ended> {
         self.fifo = None;
-        self.ended()
+        self.ended(0)
     }
 
     /// Sends SIGTERM and waits for the agent to end.
     pub(super) fn terminate(self) -> Result<Ended> {
         self.process.signal(Signal::SIGTERM)?;
-        self.ended()
+        self.ended(INTERRUPTED)
     }
 
-    fn ended(mut self) -> Result<Ended> {
+    fn ended(mut self, expected: i32) -> Result<Ended> {
         let status = self.process.wait(DEADLINE)?;
         let log = self.process.stderr().text();
         let ledger = fs::read(self.directory.path().join("ledger.json"))
             .with_context(|| format!("{status}, and no ledger; its log:\n{log}"))?;
         let stdout = self.process.stdout().text();
-        Ok(Ended { status, ledger: serde_json::from_slice(&ledger)?, log, stdout })
+        Ok(Ended { status, expected, ledger: serde_json::from_slice(&ledger)?, log, stdout })
     }
 }
 
@@ -267,7 +272,7 @@ impl Ended {
     pub(super) fn require_nothing_lost(&self) -> Result<()> {
         Ledger(&self.ledger).require_balance().with_context(|| self.log.clone())?;
         ensure!(self.lost()? == 0, "{}\n{}", self.ledger["agent"]["sinks"][0], self.log);
-        ensure!(self.status.code() == Some(0), "{}: {}", self.status, self.log);
+        ensure!(self.status.code() == Some(self.expected), "{}: {}", self.status, self.log);
         Ok(())
     }
 }

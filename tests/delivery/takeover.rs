@@ -3,7 +3,7 @@
 use anyhow::Result;
 use tap53_harness::{kafka::Kafka, scratch};
 
-use super::run::{DEADLINE, QUICK, Run, TOPIC, consume, namespace, spool, wait_for};
+use super::run::{DEADLINE, INTERRUPTED, QUICK, Run, TOPIC, consume, namespace, spool, wait_for};
 
 const WAITS: &str = "event=\"spool_locked\"";
 const TAKEN: &str = "event=\"spool_lock_acquired\"";
@@ -61,7 +61,7 @@ fn an_agent_that_never_locks_the_spool_counts_undelivered_records() -> Result<()
     second.feed(12_000)?;
     let ended = second.terminate()?;
     tap53_harness::account::Ledger(&ended.ledger).require_balance()?;
-    assert_eq!(ended.status.code(), Some(3));
+    assert_eq!(ended.status.code(), Some(INTERRUPTED));
     let (full, late) = (ended.records("lost/spool_failed")?, ended.records("lost/unflushed")?);
     println!("{full} too many for memory, {late} not delivered at the end");
     assert!(full > 0 && late > 0, "{}", ended.log);

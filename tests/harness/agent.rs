@@ -3,6 +3,7 @@
 use std::{
     env, fs,
     fs::{File, Permissions},
+    net::SocketAddr,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, ExitStatus},
@@ -162,6 +163,14 @@ impl Agent {
         self.process.stdout().wait_for_line(pattern, from, deadline).with_context(|| {
             format!("no line with {pattern:?}; the agent's log:\n{}", self.process.stderr().text())
         })
+    }
+
+    /// Waits for the record of a client's exchange on standard output, which must be JSON.
+    ///
+    /// # Errors
+    /// When it does not come before `deadline`; the message ends with the agent's log.
+    pub fn wait_for_record(&self, client: SocketAddr, deadline: Duration) -> Result<String> {
+        self.wait_for_output(&format!("\"client_port\":{},", client.port()), 0, deadline)
     }
 
     /// The process.

@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{
-    cache,
+    cache, debian,
     process::{Process, run},
     scratch,
 };
@@ -98,14 +98,7 @@ fn is_newer(version: &str, other: &str) -> bool {
 fn fetch(release: &str, modules: &[&str], directory: &Path) -> Result<()> {
     let unpacked = scratch::directory("kernel")?;
     let package = format!("linux-image-{release}");
-    // apt downloads into the current directory.
-    run(Command::new("apt-get").args(["download", "-q", &package]).current_dir(unpacked.path()))?;
-    let mut archive = None;
-    for entry in fs::read_dir(unpacked.path())? {
-        archive = Some(entry?.path());
-    }
-    let archive = archive.context("apt-get downloaded nothing")?;
-    run(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(unpacked.path()))?;
+    debian::unpack(&package, unpacked.path())?;
     fs::copy(unpacked.path().join(format!("boot/vmlinuz-{release}")), directory.join("vmlinuz"))?;
     let kept = directory.join("modules");
     fs::create_dir(&kept)?;

@@ -29,6 +29,7 @@ pub mod cgroups;
 pub mod client;
 pub mod completeness;
 pub mod container;
+mod debian;
 pub mod delay;
 pub mod dns;
 pub mod dnsperf;

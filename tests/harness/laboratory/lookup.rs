@@ -5,7 +5,7 @@
 //! at once, and takes the first answer; it ends a search at a name that exists without addresses.
 
 use std::{
-    fs,
+    env, fs,
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     process::Command,
@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use tempfile::TempDir;
 
 use super::Pod;
-use crate::{cache, process::run, scratch};
+use crate::{cache, debian, process::run, scratch};
 
 /// The content of a pod's `resolv.conf`.
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +57,7 @@ impl Pod {
     /// with these servers and `ndots:5`.
     ///
     /// # Errors
-    /// When the program cannot run, or musl-gcc is not installed.
+    /// When the program cannot run, or musl cannot be downloaded.
     pub fn look_up_both(
         &self,
         library: Library,
@@ -99,13 +99,30 @@ pub(super) fn configuration(servers: &[IpAddr], namespace: &str, ndots: u8) -> S
     )
 }
 
-/// A program that looks names up by musl; compiled now if it is not in the cache yet.
+/// A program that looks names up by musl; compiled now if it is not in the cache yet. musl is not
+/// installed for it: with its loader in /lib, snappy-java takes the machine for one of musl, and Spark
+/// reads no Parquet.
 fn musl_program() -> Result<PathBuf> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("harness/laboratory/programs/lookup.c");
-    let directory = cache::filled("musl-lookup-1", |target| {
-        let mut compiler = Command::new("musl-gcc");
-        compiler.args(["-static", "-O2", "-Wall", "-o"]).arg(target.join("lookup")).arg(&source);
-        run(&mut compiler).context("compile with musl (package musl-tools)")?;
+    let directory = cache::filled("musl-lookup-2", |target| {
+        let musl = scratch::directory("musl")?;
+        debian::unpack("musl-dev", musl.path())?;
+        let triplet = format!("{}-linux-musl", env::consts::ARCH);
+        let library = musl.path().join("usr/lib").join(&triplet);
+        let mut compiler = Command::new("cc");
+        compiler
+            .args(["-static", "-no-pie", "-fno-pie", "-nostdinc", "-nostdlib", "-O2", "-Wall"])
+            .arg("-isystem")
+            .arg(musl.path().join("usr/include").join(&triplet))
+            .args(["crt1.o", "crti.o"].map(|object| library.join(object)))
+            .arg(&source)
+            .arg("-L")
+            .arg(&library)
+            .args(["-lc", "-lgcc"])
+            .arg(library.join("crtn.o"))
+            .arg("-o")
+            .arg(target.join("lookup"));
+        run(&mut compiler).context("compile with musl")?;
         Ok(())
     })?;
     Ok(directory.join("lookup"))

@@ -117,7 +117,6 @@ pub(super) const NEEDS: &[Need] = &[
     },
     Need::program(Purpose::Test, "dnsperf", &["dnsperf"], "load"),
     Need::program(Purpose::Test, "nft", &["nftables"], "the rules of a cluster's node"),
-    Need::program(Purpose::Test, "musl-gcc", &["musl-tools"], "the resolver of musl"),
     Need::program(Purpose::Test, "tcpreplay", &["tcpreplay"], "load without a resolver"),
     Need::program(Purpose::Test, "fstrm_capture", &["fstrm-bin"], "reading a resolver's dnstap"),
     Need::program(Purpose::Test, "tshark", &["tshark"], "the independent dissector"),
