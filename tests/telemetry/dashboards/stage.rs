@@ -117,7 +117,8 @@ impl<'a> Backends<'a> {
              sinks: [{{type: kafka, brokers: ['{}'], topic: {TOPIC}, linger_ms: 5,\n\
              options: {{statistics.interval.ms: 200}}}},\n\
              {{type: kafka, name: losing, brokers: ['127.0.0.1:1'], topic: {TOPIC},\n\
-             message_timeout_ms: 1000, options: {{reconnect.backoff.max.ms: 500}}}},\n\
+             message_timeout_ms: 1000,\n\
+             options: {{reconnect.backoff.max.ms: 500, statistics.interval.ms: 200}}}},\n\
              {{type: kafka, name: spooling, brokers: ['127.0.0.1:1'], topic: {TOPIC},\n\
              spool: {{mode: durable, directory: $OUT/spool}}}}]\n\
              shutdown: {{flush_timeout_ms: 500}}\n\
