@@ -54,7 +54,10 @@ fn every_command_and_every_alert_is_explained() -> Result<()> {
         [format!("`tap53 {name}"), format!("`{name}`")]
     })?;
 
-    let rules = fs::read_to_string(docs().join("../deploy/prometheus/alerts.yaml"))?;
+    let rules = ["alerts.yaml", "dns-alerts.yaml"]
+        .map(|name| fs::read_to_string(docs().join("../deploy/prometheus").join(name)))
+        .into_iter()
+        .collect::<Result<String, _>>()?;
     let alerts: BTreeSet<_> = rules
         .lines()
         .filter_map(|line| line.trim().strip_prefix("- alert: "))

@@ -2,6 +2,8 @@
 
 #[path = "telemetry/balance.rs"]
 mod balance;
+#[path = "telemetry/dashboards.rs"]
+mod dashboards;
 #[path = "telemetry/dns.rs"]
 mod dns;
 #[path = "telemetry/held_up.rs"]
@@ -35,6 +37,9 @@ use tap53_harness::{
 };
 
 const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Files of alerts in `deploy/prometheus`; each has a test beside it.
+const ALERTS: [&str; 2] = ["alerts.yaml", "dns-alerts.yaml"];
 
 /// Address of the port, in the test's namespace.
 const PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9530);
@@ -324,41 +329,40 @@ fn endless_idle_connections_do_not_prevent_answers() -> Result<()> {
 
 #[test]
 fn alerts_fire_when_they_should_and_know_the_metrics() -> Result<()> {
-    let alerts = root().join("deploy/prometheus");
-    promtool(&["test", "rules"], &alerts.join("alerts_test.yaml"))?;
-    let text = fs::read_to_string(alerts.join("alerts.yaml"))?;
-    assert_eq!(undocumented(&text)?, Vec::<String>::new());
-    // Each rule has a test that it fires.
-    let tests = fs::read_to_string(alerts.join("alerts_test.yaml"))?;
-    for alert in text.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
-        assert!(tests.contains(&format!("alertname: {alert}\n        exp_alerts:\n")), "{alert}");
+    let directory = root().join("deploy/prometheus");
+    for name in ALERTS {
+        let tests = directory.join(name.replace(".yaml", "_test.yaml"));
+        promtool(&["test", "rules"], &tests)?;
+        let text = fs::read_to_string(directory.join(name))?;
+        assert_eq!(undocumented(&text)?, Vec::<String>::new());
+        // Each rule has a test that it fires.
+        let tests = fs::read_to_string(tests)?;
+        let alerts: Vec<_> =
+            text.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+        ensure!(alerts.len() > 5, "{name}: {alerts:?}");
+        for alert in alerts {
+            let fires = format!("alertname: {alert}\n        exp_alerts:\n");
+            assert!(tests.contains(&fires), "{alert}");
+        }
     }
     Ok(())
 }
 
 #[test]
-fn the_dashboard_has_valid_queries_of_existing_metrics() -> Result<()> {
-    let text = fs::read_to_string(root().join("deploy/grafana/tap53.json"))?;
-    assert_eq!(undocumented(&text)?, Vec::<String>::new());
-    let dashboard: serde_json::Value = serde_json::from_str(&text)?;
-    let mut rules = String::from("groups:\n- name: dashboard\n  rules:\n");
-    let panels = dashboard["panels"].as_array().context("panels")?;
-    let targets = panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten();
-    let mut queries = 0;
-    for target in targets {
-        let query = target["expr"].as_str().context("a query")?;
-        let query = query.replace("$__rate_interval", "5m").replace("$instance", ".*");
-        ensure!(!query.contains('$'), "not known here: {query}");
-        // JSON is YAML.
-        rules
-            .push_str(&format!("  - {{record: q{queries}, expr: {}}}\n", serde_json::json!(query)));
-        queries += 1;
-    }
-    assert!(queries > 20, "{queries}");
-    let directory = tempfile::tempdir()?;
-    let file = directory.path().join("rules.yaml");
-    fs::write(&file, rules)?;
-    promtool(&["check", "rules"], &file)
+fn each_alert_on_the_dns_has_a_runbook() -> Result<()> {
+    const PAGE: &str = "https://github.com/tap53/tap53/blob/main/docs/dns-alerts.md";
+    let page = fs::read_to_string(root().join("docs/dns-alerts.md"))?;
+    let headings: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    let rules = fs::read_to_string(root().join("deploy/prometheus/dns-alerts.yaml"))?;
+    let values = |key: &str| -> Vec<&str> {
+        rules.lines().filter_map(|line| line.trim().strip_prefix(key)).collect()
+    };
+    let alerts = values("- alert: ");
+    assert_eq!(headings, alerts, "of docs/dns-alerts.md");
+    let links: Vec<String> =
+        alerts.iter().map(|alert| format!("{PAGE}#{}", alert.to_lowercase())).collect();
+    assert_eq!(values("runbook_url: "), links);
+    Ok(())
 }
 
 /// Names of metrics in `text` that `docs/metrics.md` does not have.

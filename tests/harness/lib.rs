@@ -53,6 +53,7 @@ pub mod pcap;
 pub mod piped;
 pub mod postgres;
 pub mod process;
+pub mod prometheus;
 pub mod python;
 pub mod registry;
 pub mod scratch;
