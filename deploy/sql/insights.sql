@@ -224,7 +224,7 @@ GROUP BY qname
 HAVING count(CASE WHEN private THEN 1 END) > 0;
 
 -- 13. Which clients get responses that look forged or contradict each other?
---   kind      an entry of anomalies, or the relation WRONG_ID or WRONG_SERVER
+--   kind      an entry of anomalies
 --   records   records with it, of every node
 CREATE OR REPLACE VIEW suspicious_responses AS
 SELECT kind, coalesce(client_pod_namespace || '/' || coalesce(client_workload_name, client_pod_name),
