@@ -22,13 +22,14 @@ use tap53_harness::python::json_lines;
 /// The files, in the order in which they need each other.
 const FILES: [&str; 3] = ["duckdb.sql", "questions.sql", "insights.sql"];
 
-/// The rows of a query, and the table as DuckDB draws it.
+/// The rows of a query, and the table as DuckDB draws it, if that was wanted.
 struct Answer {
     rows: Value,
-    table: String,
+    table: Option<String>,
 }
 
-/// Runs `queries` in DuckDB on `records`: `{"rows": […]}` or `{"parquet": path}`.
+/// Runs `queries` in DuckDB on `records`: `{"rows": […]}` or `{"parquet": path}`, and `"draw"`, for how many of
+/// them to draw a table.
 fn ask<S: AsRef<OsStr>>(
     records: &Value,
     queries: impl IntoIterator<Item = S>,
@@ -38,12 +39,12 @@ fn ask<S: AsRef<OsStr>>(
     let mut arguments = vec![schema.into_os_string(), files.join(",").into()];
     arguments.extend(queries.into_iter().map(|query| query.as_ref().to_owned()));
     let lines = json_lines("insights.py", arguments, records.to_string().as_bytes())?;
-    lines.into_iter().map(answer).collect()
+    Ok(lines.into_iter().map(answer).collect())
 }
 
-fn answer(mut line: Value) -> Result<Answer> {
-    let table = line["table"].as_str().context("a table")?.to_owned();
-    Ok(Answer { rows: line["rows"].take(), table })
+fn answer(mut line: Value) -> Answer {
+    let table = line["table"].as_str().map(str::to_owned);
+    Answer { rows: line["rows"].take(), table }
 }
 
 /// Names of the views that answer a question: those after a comment with a number.

@@ -122,7 +122,9 @@ fn servfail_hours() -> Result<Case> {
 fn slow_servers() -> Result<Case> {
     let server = |row: Row| row.set("server_address", "10.9.4.1");
     let slow = |time, first, latest| {
-        Result::<_>::Ok(server(Row::new("slow/web", "a.slow.test", time)?.latency_ms(first, latest)))
+        Result::<_>::Ok(server(
+            Row::new("slow/web", "a.slow.test", time)?.latency_ms(first, latest),
+        ))
     };
     Ok(case(
         "slow_servers",
@@ -169,7 +171,9 @@ fn unanswered_paths() -> Result<Case> {
         [
             Row::new("silent/web", "a.silent.test", "10:00:00")?,
             Row::new("silent/web", "a.silent.test", "10:00:10")?.unanswered(),
-            Row::new("silent/web", "a.silent.test", "10:00:20")?.unanswered().set("capture_gap", true),
+            Row::new("silent/web", "a.silent.test", "10:00:20")?
+                .unanswered()
+                .set("capture_gap", true),
             lost.unanswered(),
             answered,
             Row::new("silent/heard", "a.silent.test", "10:00:00")?,
@@ -525,7 +529,11 @@ fn domain_bytes() -> Result<Case> {
         "domain_bytes",
         ("*", "domain = 'bytes.test'"),
         [
-            sized(Row::new("bytes/web", "a.bytes.test", "10:00:00")?.set("query_count", 2), 40, 400),
+            sized(
+                Row::new("bytes/web", "a.bytes.test", "10:00:00")?.set("query_count", 2),
+                40,
+                400,
+            ),
             sized(Row::new("bytes/web", "b.bytes.test", "10:00:01")?, 20, 100)
                 .set("server_address", resolver),
             sized(Row::new("bytes/resolver", "b.bytes.test", "10:00:02")?, 20, 100)

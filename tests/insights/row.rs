@@ -47,7 +47,8 @@ impl Row {
     /// Adds a record to the answer section.
     pub fn answer(mut self, kind: &str, ttl: u32, rdata: &str) -> Self {
         let owner = self.0["qname"].clone();
-        let answer = json!({"name": owner, "type": kind, "class": "IN", "ttl": ttl, "rdata": rdata});
+        let answer =
+            json!({"name": owner, "type": kind, "class": "IN", "ttl": ttl, "rdata": rdata});
         self.push("answers", answer);
         if matches!(kind, "A" | "AAAA") {
             self.push("resolved_addresses", rdata.into());
@@ -83,6 +84,7 @@ impl Row {
         self.clone()
             .set("record_id", record_id)
             .set("node", "server-node")
+            .set("run_id", "server-node")
             .set("observation", "SERVER_NODE")
     }
 

@@ -3,8 +3,8 @@
     insights.py SCHEMA SQL[,SQL...] QUERY...
 
 From stdin, JSON: {"rows": [...]}, whose rows have fields of SCHEMA by their names, bytes in hex, or
-{"parquet": path}. Each query's rows come out as a line of JSON: {"rows": [...], "table": text}, with the table
-as DuckDB draws it.
+{"parquet": path}. Each query's rows come out as a line of JSON: {"rows": [...]}. The first "draw" queries have
+{"table": text} too, as DuckDB draws it.
 """
 
 import json
@@ -32,7 +32,7 @@ def load(connection, schema_path, rows):
         file.flush()
         connection.execute(
             f"CREATE TABLE dns_transactions AS SELECT {values} FROM read_json(?, "
-            f"format='newline_delimited', columns={json.dumps(read)})",
+            f"format='newline_delimited', columns={read})",
             [file.name],
         ).fetchall()
 
@@ -52,12 +52,14 @@ def main(arguments):
     for path in sql_paths.split(","):
         with open(path, encoding="utf-8") as file:
             connection.execute(file.read())
-    for query in queries:
+    for number, query in enumerate(queries):
         result = connection.sql(query)
         # A statement without a result, such as one that creates a view.
         names, rows = (result.columns, result.fetchall()) if result else ([], [])
-        table = str(connection.sql(query)) if result else ""
-        print(json.dumps({"rows": [dict(zip(names, row)) for row in rows], "table": table}, default=show))
+        answer = {"rows": [dict(zip(names, row)) for row in rows]}
+        if number < given.get("draw", 0):
+            answer["table"] = str(connection.sql(query))
+        print(json.dumps(answer, default=show))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ reserved for documentation, and private ones.
 
 import base64
 import datetime
-import heapq
 import json
 import random
 import struct
@@ -112,18 +111,17 @@ PUBLIC = {
 
 
 class Capture:
-    """Frames of a node, in the order of their times."""
+    """What the interfaces of a node see."""
 
     def __init__(self):
         self.frames = []
 
     def add(self, at, frame, cut=None):
-        heapq.heappush(self.frames, (round(at * 1e6), len(self.frames), frame, cut))
+        self.frames.append((round(at * 1e6), frame, cut))
 
     def write(self, path):
         out = [struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, SNAP_LENGTH, LINKTYPE_RAW)]
-        while self.frames:
-            at, _, frame, cut = heapq.heappop(self.frames)
+        for at, frame, cut in sorted(self.frames, key=lambda frame: frame[0]):
             seen = frame[:cut]
             out.append(struct.pack("<IIII", at // 10**6, at % 10**6, len(seen), len(frame)) + seen)
         path.write_bytes(b"".join(out))
@@ -178,22 +176,21 @@ class Traffic:
         return at
 
     def query(self, qname, qtype):
-        message = dns.message.make_query(qname, qtype, use_edns=0, payload=1232, id=self.random.getrandbits(16))
-        return message
+        return dns.message.make_query(qname, qtype, use_edns=0, payload=1232, id=self.random.getrandbits(16))
 
-    def exchange(self, at, client, server, query, answer, *, took=0.0005, lost=None, tries=1, cut=None, port=None):
-        """Sends a query and, unless `lost`, the response `answer`; returns when the client has it."""
+    def exchange(self, at, client, server, query, answer, *, took=0.000_5, lost=False, tries=1, cut=None, port=None):
+        """Sends a query and the response `answer`; returns when the client has it, unless it is `lost`."""
         port = port or self.random.randrange(32_768, 60_999)
         wire = query.to_wire()
         frame = udp(client, port, server, 53, wire)
         for _ in range(tries - 1):
             self.send(at, client, server, frame)
             at += 2.5
-        arrived = self.send(at, client, server, frame) if lost != "query" else self.lose(at, client, server, frame)
-        if answer is None or lost == "query":
+        arrived = self.send(at, client, server, frame)
+        if answer is None:
             return at
-        reply = udp(server, 53, client, port, answer if isinstance(answer, bytes) else answer.to_wire())
-        if lost == "response":
+        reply = udp(server, 53, client, port, answer.to_wire())
+        if lost:
             return self.lose(arrived + took, server, client, reply)
         return self.send(arrived + took, server, client, reply, cut)
 
@@ -339,7 +336,7 @@ def lose_response(at, traffic):
     query = traffic.query("checkout.shop.svc.cluster.local", "A")
     response = traffic.response(query, authoritative=True)
     response.answer.append(dns.rrset.from_text("checkout.shop.svc.cluster.local.", 5, "IN", "A", "10.96.11.2"))
-    traffic.exchange(at, CART.address, RESOLVER.address, query, response, lost="response")
+    traffic.exchange(at, CART.address, RESOLVER.address, query, response, lost=True)
 
 
 def truncated(at, traffic):
@@ -354,16 +351,16 @@ def truncated(at, traffic):
     parts = [f'"key {number} {"k" * 200}"' for number in range(8)]
     whole.answer.append(dns.rrset.from_text("signed.bank.test.", 600, "IN", "TXT", *parts))
     framed = [struct.pack("!H", len(wire)) + wire for wire in (query.to_wire(), whole.to_wire(max_size=65_535))]
-    asked, told = (len(part) for part in framed)
+    query_end, response_end = 1001 + len(framed[0]), 2001 + len(framed[1])
     there, back = (client, port, RESOLVER.address, 53), (RESOLVER.address, 53, client, port)
     segments = [
         (there, 1000, 0, TCP_SYN, b""),
         (back, 2000, 1001, TCP_SYN_ACK, b""),
         (there, 1001, 2001, TCP_ACK, b""),
         (there, 1001, 2001, TCP_PUSH_ACK, framed[0]),
-        (back, 2001, 1001 + asked, TCP_PUSH_ACK, framed[1]),
-        (there, 1001 + asked, 2001 + told, TCP_FIN_ACK, b""),
-        (back, 2001 + told, 1002 + asked, TCP_FIN_ACK, b""),
+        (back, 2001, query_end, TCP_PUSH_ACK, framed[1]),
+        (there, query_end, response_end, TCP_FIN_ACK, b""),
+        (back, response_end, query_end + 1, TCP_FIN_ACK, b""),
     ]
     for number, (ends, sequence, acknowledged, flags, payload) in enumerate(segments):
         frame = tcp(*ends, sequence, acknowledged, flags, payload)
