@@ -51,9 +51,7 @@ fn answer(mut line: Value) -> Answer {
 fn questions() -> Result<Vec<String>> {
     let text = fs::read_to_string(repository().join("deploy/sql/insights.sql"))?;
     let is_numbered = |line: &str| {
-        line.strip_prefix("-- ").and_then(|rest| rest.split_once(". ")).is_some_and(
-            |(number, _)| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()),
-        )
+        line.strip_prefix("-- ").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
     };
     let mut views = Vec::new();
     let mut numbered = false;

@@ -37,7 +37,7 @@ SELECT s.*,
        outcome = 'UNANSWERED' AND server_outcome = 'MATCHED' AS lost_on_the_way
 FROM sightings AS s
 LEFT JOIN resolver_addresses AS r ON r.address = s.client_address
-LEFT JOIN internal_domains AS i ON i.suffix = reverse(split_part(reverse(s.qname), '.', 1))
+LEFT JOIN internal_domains AS i ON i.suffix = split_part(s.qname, '.', -1)
 WHERE place = 1;
 
 -- Each resource record of an answer section.
