@@ -6,16 +6,16 @@ use serde_json::{Value, json};
 use crate::row::Row;
 
 /// Records, and the rows that a view has of them.
-pub struct Case {
-    pub view: &'static str,
+pub(crate) struct Case {
+    pub(crate) view: &'static str,
     /// The columns and the rows that it compares: other cases have rows in the same view.
     selection: (&'static str, &'static str),
-    pub rows: Vec<Value>,
-    pub expected: Value,
+    pub(crate) rows: Vec<Value>,
+    pub(crate) expected: Value,
 }
 
 impl Case {
-    pub fn query(&self) -> String {
+    pub(crate) fn query(&self) -> String {
         let (columns, condition) = self.selection;
         format!("SELECT {columns} FROM {} WHERE {condition} ORDER BY ALL", self.view)
     }
@@ -30,7 +30,7 @@ fn case(
     Case { view, selection, rows: rows.into_iter().map(Row::value).collect(), expected }
 }
 
-pub fn all() -> Result<Vec<Case>> {
+pub(crate) fn all() -> Result<Vec<Case>> {
     Ok(vec![
         busy_clients()?,
         shares_of_all_clients(),
@@ -102,7 +102,7 @@ fn absent_names() -> Result<Case> {
 fn servfail_hours() -> Result<Case> {
     let failed = |time| {
         let row = Row::new("fails/web", "a.fails.test", time)?.set("rcode", "SERVFAIL");
-        Result::<_>::Ok(row.set("response_extended_error", 22))
+        anyhow::Ok(row.set("response_extended_error", 22))
     };
     Ok(case(
         "servfail_hours",
@@ -122,9 +122,7 @@ fn servfail_hours() -> Result<Case> {
 fn slow_servers() -> Result<Case> {
     let server = |row: Row| row.set("server_address", "10.9.4.1");
     let slow = |time, first, latest| {
-        Result::<_>::Ok(server(
-            Row::new("slow/web", "a.slow.test", time)?.latency_ms(first, latest),
-        ))
+        anyhow::Ok(server(Row::new("slow/web", "a.slow.test", time)?.latency_ms(first, latest)))
     };
     Ok(case(
         "slow_servers",
@@ -327,7 +325,7 @@ fn absent_domain_bursts() -> Result<Case> {
 fn private_answers() -> Result<Case> {
     let address = |name: &str, rdata: &str| {
         let kind = if rdata.contains(':') { "AAAA" } else { "A" };
-        Ok(Row::new("private/web", name, "10:00:00")?.answer(kind, 1, rdata))
+        anyhow::Ok(Row::new("private/web", name, "10:00:00")?.answer(kind, 1, rdata))
     };
     let lone = [
         ("p0.rebind.test", "10.0.0.1"),
@@ -394,7 +392,7 @@ fn suspicious_responses() -> Result<Case> {
 fn foreign_resolvers() -> Result<Case> {
     let at = |server: &str, attribution: &str, time: &str| {
         let row = Row::new("foreign/web", "a.foreign.test", time)?;
-        Result::<_>::Ok(row.set("server_address", server).set("server_attribution", attribution))
+        anyhow::Ok(row.set("server_address", server).set("server_attribution", attribution))
     };
     Ok(case(
         "foreign_resolvers",
@@ -413,7 +411,7 @@ fn foreign_resolvers() -> Result<Case> {
 fn aaaa_waste() -> Result<Case> {
     let asked = |client: &str, qname: &str, qtype: &str, address: Option<&str>| {
         let row = Row::new(client, qname, "10:00:00")?.set("qtype", qtype);
-        Result::<_>::Ok(match address {
+        anyhow::Ok(match address {
             Some(address) => row.answer(qtype, 60, address),
             None => row,
         })
@@ -442,7 +440,7 @@ fn short_ttls() -> Result<Case> {
     let hot = |time, ttl| {
         let row = Row::new("ttl/web", "hot.ttl.test", time)?.answer("A", ttl, "203.0.113.1");
         // The least TTL of an answer counts.
-        Result::<_>::Ok(row.answer("A", 900, "203.0.113.2").set("server_address", "10.9.16.1"))
+        anyhow::Ok(row.answer("A", 900, "203.0.113.2").set("server_address", "10.9.16.1"))
     };
     Ok(case(
         "short_ttls",
@@ -501,7 +499,7 @@ fn address_lookups() -> Result<Case> {
 fn weak_hours() -> Result<Case> {
     let numbered = |node: &str, number: u64, time: &str| {
         let row = Row::new("weak/web", "a.weak.test", time)?.set("node", node).set("run_id", node);
-        Result::<_>::Ok(row.set("record_number", number))
+        anyhow::Ok(row.set("record_number", number))
     };
     Ok(case(
         "weak_hours",

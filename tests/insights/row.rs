@@ -10,16 +10,16 @@ use serde_json::{Map, Value, json};
 
 use crate::repository;
 
-pub const RESOLVER: &str = "10.96.0.10";
+pub(crate) const RESOLVER: &str = "10.96.0.10";
 const MILLISECOND_NS: u64 = 1_000_000;
 
 /// A record; by default a question over UDP of a pod, answered without records after a millisecond.
 #[derive(Clone)]
-pub struct Row(Map<String, Value>);
+pub(crate) struct Row(Map<String, Value>);
 
 impl Row {
     /// A question of `client`, a namespace and a workload, at a time of day of 2026-11-28.
-    pub fn new(client: &str, qname: &str, time: &str) -> Result<Self> {
+    pub(crate) fn new(client: &str, qname: &str, time: &str) -> Result<Self> {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let (namespace, workload) = client.split_once('/').context("namespace/workload")?;
@@ -39,13 +39,13 @@ impl Row {
         Ok(row)
     }
 
-    pub fn set(mut self, field: &str, value: impl Into<Value>) -> Self {
+    pub(crate) fn set(mut self, field: &str, value: impl Into<Value>) -> Self {
         self.0.insert(field.to_owned(), value.into());
         self
     }
 
     /// Adds a record to the answer section.
-    pub fn answer(mut self, kind: &str, ttl: u32, rdata: &str) -> Self {
+    pub(crate) fn answer(mut self, kind: &str, ttl: u32, rdata: &str) -> Self {
         let owner = self.0["qname"].clone();
         let answer =
             json!({"name": owner, "type": kind, "class": "IN", "ttl": ttl, "rdata": rdata});
@@ -63,24 +63,24 @@ impl Row {
         }
     }
 
-    pub fn nxdomain(self) -> Self {
+    pub(crate) fn nxdomain(self) -> Self {
         self.set("rcode", "NXDOMAIN")
     }
 
-    pub fn unanswered(self) -> Self {
+    pub(crate) fn unanswered(self) -> Self {
         let fields = ["rcode", "response_time", "latency_ns", "latency_from_latest_query_ns"];
         let row = self.set("outcome", "UNANSWERED").set("response_size", Value::Null);
         fields.into_iter().fold(row, |row, field| row.set(field, Value::Null))
     }
 
     /// Sets the time from the first and from the latest query to the response.
-    pub fn latency_ms(self, first: u64, latest: u64) -> Self {
+    pub(crate) fn latency_ms(self, first: u64, latest: u64) -> Self {
         self.set("latency_ns", first * MILLISECOND_NS)
             .set("latency_from_latest_query_ns", latest * MILLISECOND_NS)
     }
 
     /// The same exchange on the node of the server.
-    pub fn on_server_node(&self, record_id: &str) -> Self {
+    pub(crate) fn on_server_node(&self, record_id: &str) -> Self {
         self.clone()
             .set("record_id", record_id)
             .set("node", "server-node")
@@ -88,7 +88,7 @@ impl Row {
             .set("observation", "SERVER_NODE")
     }
 
-    pub fn value(self) -> Value {
+    pub(crate) fn value(self) -> Value {
         Value::Object(self.0)
     }
 }
