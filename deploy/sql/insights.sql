@@ -161,7 +161,7 @@ HAVING count(DISTINCT client) = 1;
 -- The part of each name below its registrable domain, without dots, and the entropy of its characters.
 CREATE OR REPLACE VIEW name_entropies AS
 SELECT domain, qname, sum(occurrences) AS characters,
-       -sum(occurrences / length * log2(occurrences / length)) AS entropy
+       sum(occurrences / length * log2(length / occurrences)) AS entropy
 FROM (SELECT domain, qname, length, letter, count(*) AS occurrences
       FROM (SELECT domain, qname, length(labels) AS length, explode(split(labels, '')) AS letter
             FROM (SELECT DISTINCT domain, qname,
