@@ -12,6 +12,7 @@ mod inspect;
 mod lake;
 mod manifests;
 mod progress;
+mod sample;
 mod setup;
 mod story;
 mod strip;
@@ -52,6 +53,8 @@ enum Task {
     Docs,
     /// Record one lookup of a pod in the two-node laboratory, and show it in the README; needs root
     Story,
+    /// Make the sample records of the manual, docs/sample
+    Sample,
     /// Write the generated files of deploy: manifests from the Helm chart, connectors from the schemas
     Manifests,
     /// Run all checks and tests, as the continuous integration does, or one tier of the tests
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
         Task::Docs => docs::run(&workspace),
         Task::Manifests => manifests::run(),
         Task::Story => story::run(&workspace),
+        Task::Sample => sample::run(&workspace),
         Task::Test(arguments) => test::run(&workspace, &arguments),
         Task::Faults(arguments) => faults::run(&workspace, &arguments),
         Task::Lake(arguments) => lake::run(&workspace, &arguments),
