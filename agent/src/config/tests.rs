@@ -390,7 +390,7 @@ fn recent_records_are_remembered_unless_that_costs_another_encoding() {
     let recent_bytes = |profile: &str, control: &str| {
         let config = parse(&format!(
             "interfaces: {{include: [lo]}}\nrecord: {{profile: {profile}}}\n\
-             sinks: [{{type: file, directory: /d}}]\ncontrol: {{{control}}}"
+             sinks: [{{type: file, directory: /}}]\ncontrol: {{{control}}}"
         ));
         config.unwrap().control.recent_bytes
     };
