@@ -79,7 +79,7 @@ pub struct RecordHeader {
     /// Zero; reserved for later fields without a new layout. Two integers: LLVM fills an array of three
     /// bytes by a call of `memset`, which costs each item some nanoseconds.
     pub reserved: u8,
-    /// As above.
+    /// Always 0, as `reserved`.
     pub reserved_2: u16,
     /// User of the socket that sent the packet, as the user namespace of its network namespace
     /// numbers it; valid where `sender_socket` is not 0.

@@ -531,13 +531,13 @@ fn spawn(
     Ok(Running { counts, heartbeat, ring, datagrams_waiting, waker, thread: Some(thread) })
 }
 
-/// Creates the metrics of the DNS, unless nobody can read them.
+/// Creates the metrics of the DNS, unless telemetry is off.
 fn dns_metrics(config: &Config) -> Option<DnsMetrics> {
     let is_read = config.telemetry.enabled && config.dns_metrics.enabled;
     is_read.then(|| DnsMetrics::new(config.dns_metrics))
 }
 
-/// Returns the memory for recent records of each worker, in bytes; nobody can read it without the socket.
+/// Returns the memory for recent records of each worker, in bytes: none without the control socket.
 fn recent_bytes(config: &ControlConfig, workers: usize) -> usize {
     if config.enabled { config.recent_bytes / workers.max(1) } else { 0 }
 }

@@ -175,7 +175,7 @@ fn require_found(prefix: &str, looked_up: &[String], whole: &HashSet<String>) ->
     Ok(())
 }
 
-/// What musl sends to two servers at once are two questions, which nothing merges.
+/// The queries that musl sends to two servers at once are two questions, and are not merged.
 fn require_both_servers(questions: &[Value]) -> Result<()> {
     let mut asked: HashMap<_, Vec<&Value>> = HashMap::new();
     for (key, rows) in by_key(questions)? {

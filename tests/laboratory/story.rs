@@ -7,7 +7,7 @@ use tap53_harness::laboratory::Story;
 
 const BEGIN: &str = "<!-- printed by `cargo xtask story` -->\n```text\n";
 const END: &str = "```\n";
-/// Of a terminal, and of the README on its page.
+/// Width of the README on its page.
 const MOST_COLUMNS: usize = 100;
 
 #[test]

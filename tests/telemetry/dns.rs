@@ -113,7 +113,7 @@ fn family<'a>(all: &BTreeMap<&'a str, f64>, name: &str) -> Vec<(Labels<'a>, f64)
     all.iter().filter_map(of).collect()
 }
 
-/// What one scrape shows.
+/// Sums of one scrape.
 #[derive(Debug, PartialEq)]
 struct Sums {
     transactions: f64,

@@ -58,7 +58,7 @@ pub(crate) struct Arguments {
     /// Longest wait for the response, and then for the record, such as 5s
     #[arg(long, value_name = "DURATION", value_parser = timeout, default_value = "5s")]
     timeout: Duration,
-    /// Telemetry port of the agent, as address:port, in place of its control socket
+    /// Telemetry port of the agent, as address:port, instead of its control socket
     #[arg(long, value_name = "ADDRESS", value_parser = agent_address, conflicts_with_all = ["path", "suffix"])]
     agent: Option<SocketAddr>,
     #[command(flatten)]

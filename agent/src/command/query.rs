@@ -49,7 +49,7 @@ pub(crate) struct Arguments {
     /// Select the records that meet this expression
     #[arg(short, long = "where", value_name = "EXPRESSION")]
     filter: Option<String>,
-    /// Print a report in place of the records
+    /// Print a report instead of the records
     #[arg(long, value_enum, value_name = "REPORT")]
     report: Option<Kind>,
     /// Format of the result
@@ -145,7 +145,7 @@ pub(super) fn take_expression(files: &mut Vec<PathBuf>, catalogue: &Catalogue) -
     Some(text)
 }
 
-/// What becomes of the selected records.
+/// The form of the result.
 #[derive(Clone, Copy)]
 enum Answer {
     Report(Kind, Format),

@@ -28,7 +28,7 @@ impl ResultFile {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        // Records may be confidential: nobody else reads them unless the user lets them.
+        // Records may be confidential: by default, only the user can read the file.
         let partial = tempfile::Builder::new()
             .prefix(".tap53-result-")
             .permissions(Permissions::from_mode(0o600))

@@ -107,7 +107,7 @@ pub(super) struct Context {
     rules: Arc<RulesInForce>,
     requests: mpsc::Sender<Request>,
     tails: Tails,
-    /// What records have, so that a selection by anything else is refused.
+    /// The properties that records have: a selection by any other one is refused.
     known: Known,
     liveness: Liveness,
     counts: Published<Counts>,

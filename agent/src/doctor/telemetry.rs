@@ -62,7 +62,7 @@ fn in_use(what: String, address: SocketAddr, agent: Option<i32>) -> Check {
         "ss -ltnp 'sport = :{}'   # end that process, or set another telemetry.listen",
         address.port()
     );
-    // Of the agent, or not: only root can see that.
+    // Only root can see whether the agent holds it.
     if holder.is_none() && agent.is_some() {
         return Check::warn(AREA, what, wrong, format!("sudo tap53 doctor; {fix}"));
     }

@@ -34,7 +34,7 @@ const MAX_LINE: usize = 256 << 10;
 /// Maximum size of an error's text that is shown, in bytes.
 const MAX_REASON: usize = 512;
 
-/// Where an agent is reached.
+/// The address of an agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Agent {
     /// At its control socket, which shows the whole record.

@@ -21,7 +21,7 @@ pub(super) struct Block {
 pub(super) struct Collector {
     blocks: SyncSender<Block>,
     counts: Published<SinkCounts>,
-    /// Notified when nobody takes blocks any more.
+    /// Notified when the receiver of blocks is gone.
     stop: Arc<Notify>,
 }
 

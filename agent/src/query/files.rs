@@ -36,7 +36,7 @@ const QUEUED_BLOCKS: usize = 16;
 /// Size of the buffer for reading, in bytes.
 const READ_BYTES: usize = 1 << 20;
 
-/// What was read.
+/// The outcome of reading files.
 #[derive(Debug, Default)]
 pub struct Outcome {
     /// Errors of files, in their order. The files after one are read all the same.
@@ -45,7 +45,7 @@ pub struct Outcome {
     pub ledgers: Vec<Ledger>,
     /// Files with ledger summaries, which are no records.
     pub summaries: Vec<PathBuf>,
-    /// Set if the question ended before the files did: by its limit, or as nobody reads the result.
+    /// Set if the question ended before the files did: by its limit, or because the reader of the result is gone.
     pub ended_early: bool,
 }
 
@@ -165,7 +165,7 @@ fn replay(
     taken.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Waits until everything has been replayed, or nobody takes the records any more.
+/// Waits until everything has been replayed, or the receiver of the records is gone.
 fn wait(ended: &Notify) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     runtime.block_on(ended.notified());

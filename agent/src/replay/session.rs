@@ -60,7 +60,7 @@ pub enum StartError {
 pub enum Ending {
     /// It has ended by itself.
     Ended,
-    /// Somebody ends it.
+    /// A signal ends it.
     Interrupted,
 }
 
@@ -104,7 +104,7 @@ impl Replay {
         Self::start_checked(config, plan, sinks, ended, total_bytes)
     }
 
-    /// Does the same as [`start`](Self::start), with these sinks in place of the configured ones.
+    /// Does the same as [`start`](Self::start), with these sinks instead of the configured ones.
     ///
     /// # Errors
     /// See [`StartError`]. Nothing has been replayed then.

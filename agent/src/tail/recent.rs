@@ -131,7 +131,7 @@ impl Past {
         for (number, snapshot) in snapshots.iter().enumerate() {
             let mut is_older_there = false;
             for range in snapshot.ranges() {
-                // What a worker has encoded can be read.
+                // A worker has encoded it, so it can be read.
                 let Some(row) = read(snapshot.datum(&range)) else { continue };
                 let ended_us = ended_us(&row);
                 if ended_us < since_us {

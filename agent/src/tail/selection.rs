@@ -63,7 +63,7 @@ const fn is_false(value: &bool) -> bool {
     !*value
 }
 
-/// What is known of the records from which a follower selects.
+/// The properties of the records from which a follower selects.
 #[derive(Clone, Debug, Default)]
 pub struct Known {
     /// Set if records have the pods of addresses.

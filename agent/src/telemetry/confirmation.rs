@@ -42,7 +42,7 @@ pub(crate) enum Line {
     Lost,
 }
 
-/// What is confirmed of a record; each field has the name and the values of the record's.
+/// The confirmed part of a record. Fields have the names and values of the record's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Recorded {
     interface: String,

@@ -85,7 +85,7 @@ fn resolver_zones() -> Extra {
     Extra { server, sections, log_file: None }
 }
 
-/// What the agent connects to.
+/// The servers that the agent connects to.
 pub(super) struct Backends<'a> {
     kafka: Kafka<'a>,
     api: KubeApi<'a>,

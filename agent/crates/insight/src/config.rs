@@ -14,7 +14,7 @@ const MAX_SERIES: u32 = 2_000;
 pub struct DnsMetricsConfig {
     /// True if the agent counts, provided that its metrics can be read.
     pub enabled: bool,
-    /// What clients are counted by.
+    /// The owner by which clients are counted.
     pub by: ClientLabel,
     /// Maximum number of series of a metric.
     pub max_series: u32,
@@ -26,7 +26,7 @@ pub struct DnsMetricsConfig {
     pub top: u32,
 }
 
-/// What clients are counted by.
+/// The owner by which clients are counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum ClientLabel {
@@ -54,7 +54,7 @@ impl DnsMetricsConfig {
     /// Reads the section.
     pub fn read(section: &mut Section<'_>) -> Self {
         let usual = Self::default();
-        // As many as there are counters for.
+        // A list has no more counters.
         let most = u32::try_from(CAPACITY).unwrap_or(u32::MAX);
         Self {
             enabled: section.read("enabled", boolean).unwrap_or(usual.enabled),

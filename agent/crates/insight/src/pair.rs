@@ -10,7 +10,7 @@ use crate::latency::Latencies;
 pub struct PairCounts {
     /// Time from the first query to the response.
     pub latency: Latencies,
-    /// Part of it that a resolver spent itself, where the chain behind the answer is known.
+    /// Time that the resolver itself took, if the chain of the answer is known.
     pub resolver: Latencies,
     /// Queries without a response.
     pub timeouts: u64,

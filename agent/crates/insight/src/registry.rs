@@ -52,7 +52,7 @@ pub(crate) fn shown_address(policy: &Policy, side: Side, address: IpAddr) -> Str
 /// Number of admitted labels or series, and the maximum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
-    /// What it counts: `transactions`, `pairs` or `servers`.
+    /// The counted objects: `transactions`, `pairs` or `servers`.
     pub of: &'static str,
     /// Admitted so far.
     pub used: usize,

@@ -17,7 +17,7 @@ pub enum Error {
     /// The result cannot be written.
     #[error("cannot write the result: {0}")]
     Output(#[from] io::Error),
-    /// As many records as requested were found.
+    /// The requested number of records was found.
     #[error("the limit is reached")]
     Limit,
 }

@@ -161,7 +161,7 @@ pub struct FlatField {
     pub field: String,
 }
 
-/// Which fields of a schema become which slots.
+/// Maps the fields of a schema to slots of a row.
 #[derive(Clone, Debug)]
 pub struct Projection {
     slots: usize,

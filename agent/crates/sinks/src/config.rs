@@ -70,7 +70,7 @@ fn columns_as_list<S: serde::Serializer>(
     serializer.collect_seq(columns.map(|column| column.name()))
 }
 
-/// What flags say about standard output.
+/// Settings of standard output from command-line flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StdoutFlags {
     /// Format of a line.

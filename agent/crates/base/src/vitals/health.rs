@@ -46,7 +46,7 @@ impl Condition {
 pub struct SinkHealth {
     /// Name of the sink.
     pub name: String,
-    /// Whether it delivers.
+    /// The state of its delivery.
     #[serde(flatten)]
     pub condition: Condition,
     /// Connections to its brokers, by number; empty if they are not observed.

@@ -128,7 +128,7 @@ impl Capture {
     ///
     /// # Errors
     ///
-    /// Those of [`Self::load`].
+    /// Fails as [`Self::load`] does.
     pub fn load_with_processes(
         config: &CaptureConfig,
         cgroups: Option<&Path>,

@@ -9,7 +9,7 @@ use tap53_transactions::pair::{
     SearchStep, Transaction,
 };
 
-/// What a record records.
+/// The content of a record.
 #[derive(Clone)]
 pub(crate) struct Sample {
     pub(crate) client: Owner,

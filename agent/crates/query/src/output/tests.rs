@@ -23,7 +23,7 @@ impl Write for Shared<'_> {
     }
 }
 
-/// What a question prints about the samples in a profile.
+/// Returns the result of a question to the samples in a profile.
 fn ask(profile: Profile, text: Option<&str>, format: Format, names: &[&str]) -> String {
     let catalogue = Catalogue::new(profile).unwrap();
     let expression = text.map(|text| expression::parse(text, &catalogue).unwrap());

@@ -36,7 +36,7 @@ const SECTIONS: [(Kind, &str, &str); 7] = [
     (Kind::Conflicts, "Anomalies", "No record has an anomaly."),
 ];
 
-/// What is read for a page, besides the records.
+/// The content of a page that does not come from records.
 #[derive(Clone, Debug, Default)]
 pub struct Context {
     /// Names of the files.

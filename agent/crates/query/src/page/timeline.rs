@@ -7,7 +7,7 @@ use crate::{report::Columns, row::Row};
 /// Maximum number of buckets.
 const MAX_BUCKETS: usize = 4_096;
 
-/// What becomes of a query.
+/// Outcomes of queries.
 pub(super) const CATEGORIES: [&str; 5] =
     ["NOERROR", "NXDOMAIN", "SERVFAIL", "other code", "no response"];
 

@@ -44,14 +44,14 @@ pub enum Column {
     Notes,
 }
 
-/// What a layout needs to know of a column.
+/// Properties of a column that its layout depends on.
 pub(super) struct Properties {
     column: Column,
     /// Name in `--fields`, and in the first line of CSV.
     name: &'static str,
     /// Heading of text.
     pub(super) title: &'static str,
-    /// Smallest width at which the column says something.
+    /// Smallest width at which the column is useful.
     pub(super) min: usize,
     /// Width that fits most values.
     pub(super) ideal: usize,

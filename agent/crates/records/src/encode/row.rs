@@ -21,7 +21,7 @@ use super::{Identity, Record, address::AddressText};
 /// A text of a record, or one that was read back.
 type Text<'a> = Cow<'a, str>;
 
-/// What people read of a record.
+/// The fields of a record that are shown to people.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Row<'a> {

@@ -150,7 +150,7 @@ impl Text {
             let is_last = at + 1 == count || (notes_follow && cells[at + 1].is_empty());
             let text = match self.layout.width {
                 None => cell.clone(),
-                // What its notes leave of the rest of the line.
+                // The answers take the rest of the line, except for the space of the notes.
                 Some(width) if place.column == Column::Answers && notes_follow => {
                     let room = width.saturating_sub(used);
                     let notes = match width_of(&cells[at + 1]) {

@@ -107,7 +107,7 @@ impl ExchangeKey {
 /// Size of what is hashed at once in bytes: of the longest addresses and a name of 89 characters.
 const LARGEST: usize = 132;
 
-/// What is hashed, before the name.
+/// The hashed octets that precede the name.
 struct Input {
     octets: [u8; LARGEST],
     length: usize,
@@ -227,7 +227,7 @@ mod tests {
         assert_eq!(HEXLOWER.encode(&id), "70046b38601ca5d7ae303391906df993");
     }
 
-    /// However much is hashed at once.
+    /// The hash does not depend on the size of the buffer.
     #[test]
     fn names_of_all_lengths_have_the_hash_of_all_octets() {
         let flow = Flow {

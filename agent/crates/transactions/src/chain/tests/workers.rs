@@ -23,7 +23,7 @@ fn a_worker_that_does_not_read_is_waited_for_and_then_costs_certainty() {
     assert_eq!(scene.tracker.counts().events_waiting, 0);
 }
 
-/// Of two workers with a backlog, one reads faster.
+/// Both workers have a backlog, and one of them reads faster.
 #[test]
 fn a_worker_that_is_a_second_behind_costs_no_verdict() {
     let mut scene = Scene::new();
