@@ -59,27 +59,37 @@ pub struct Asked {
     pub waited: Range<Instant>,
 }
 
+/// Runs `ask` for each client at the same time, in the pods by turns, and returns all answers.
+pub(super) fn as_clients<T: Send>(
+    laboratory: &Laboratory,
+    clients: usize,
+    ask: impl Fn(usize) -> Result<Vec<T>> + Sync,
+) -> Result<Vec<T>> {
+    let pods: Vec<&Pod> = laboratory.pods().collect();
+    ensure!(!pods.is_empty(), "the laboratory has no pods for clients");
+    let ask = &ask;
+    let answers = thread::scope(|scope| {
+        let clients: Vec<_> = (0..clients)
+            .map(|client| {
+                let pod = pods[client % pods.len()];
+                scope.spawn(move || pod.namespace.enter(|| ask(client)))
+            })
+            .collect();
+        let join = |client: thread::ScopedJoinHandle<'_, Result<Vec<T>>>| {
+            client.join().map_err(|_| anyhow!("a client panicked"))?
+        };
+        clients.into_iter().map(join).collect::<Result<Vec<_>>>()
+    })?;
+    Ok(answers.into_iter().flatten().collect())
+}
+
 impl Load {
     /// Asks all questions, each client one after the other, and returns them.
     ///
     /// # Errors
     /// When a question is not answered.
     pub fn run(&self, laboratory: &Laboratory) -> Result<Vec<Asked>> {
-        let pods: Vec<&Pod> = laboratory.pods().collect();
-        ensure!(!pods.is_empty(), "the laboratory has no pods for clients");
-        let answers = thread::scope(|scope| {
-            let clients: Vec<_> = (0..self.clients)
-                .map(|client| {
-                    let pod = pods[client % pods.len()];
-                    scope.spawn(move || pod.namespace.enter(|| self.ask_as(client)))
-                })
-                .collect();
-            let join = |client: thread::ScopedJoinHandle<'_, Result<Vec<Asked>>>| {
-                client.join().map_err(|_| anyhow!("a client panicked"))?
-            };
-            clients.into_iter().map(join).collect::<Result<Vec<_>>>()
-        })?;
-        Ok(answers.into_iter().flatten().collect())
+        as_clients(laboratory, self.clients, |client| self.ask_as(client))
     }
 
     fn ask_as(&self, client: usize) -> Result<Vec<Asked>> {

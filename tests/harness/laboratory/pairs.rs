@@ -2,13 +2,12 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
-    thread,
     time::Duration,
 };
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result};
 
-use super::{Laboratory, Pod};
+use super::{Laboratory, load::as_clients};
 use crate::dns::{self, Response};
 
 /// Long enough for a loaded machine; only a failing test waits for it.
@@ -51,21 +50,7 @@ impl Pairs {
     /// # Errors
     /// When a question is not answered.
     pub fn run(&self, laboratory: &Laboratory) -> Result<Vec<Asked>> {
-        let pods: Vec<&Pod> = laboratory.pods().collect();
-        ensure!(!pods.is_empty(), "the laboratory has no pods for clients");
-        let answers = thread::scope(|scope| {
-            let clients: Vec<_> = (0..self.clients)
-                .map(|client| {
-                    let pod = pods[client % pods.len()];
-                    scope.spawn(move || pod.namespace.enter(|| self.ask_as(client)))
-                })
-                .collect();
-            let join = |client: thread::ScopedJoinHandle<'_, Result<Vec<Asked>>>| {
-                client.join().map_err(|_| anyhow!("a client panicked"))?
-            };
-            clients.into_iter().map(join).collect::<Result<Vec<_>>>()
-        })?;
-        Ok(answers.into_iter().flatten().collect())
+        as_clients(laboratory, self.clients, |client| self.ask_as(client))
     }
 
     fn ask_as(&self, client: usize) -> Result<Vec<Asked>> {
