@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     fs, io,
     os::{
-        fd::{AsRawFd, FromRawFd, OwnedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
         unix::process::CommandExt,
     },
     process::Command,
@@ -113,9 +113,21 @@ pub mod verdict {
     pub const XDP_PASS: i32 = 2;
 }
 
+/// A link that a test holds. It is detached when it is dropped, not only closed: a process that
+/// another thread forks just then has a copy of the descriptor until it executes its program, and the
+/// kernel keeps the link as long as the copy.
+struct HeldLink(OwnedFd);
+
+impl Drop for HeldLink {
+    fn drop(&mut self) {
+        // Fails if the interface is gone, which detached the program.
+        let _ = detach(self.0.as_fd());
+    }
+}
+
 /// Somebody else's XDP program on an interface, which passes every packet; held until dropped.
 pub struct XdpHolder {
-    _link: OwnedFd,
+    _link: HeldLink,
 }
 
 impl XdpHolder {
@@ -152,7 +164,7 @@ impl XdpHolder {
             ];
             let link = bpf(BPF_LINK_CREATE, &create)
                 .with_context(|| format!("attach the holder to {interface}"))?;
-            Ok(Self { _link: link })
+            Ok(Self { _link: HeldLink(link) })
         })
     }
 }
@@ -168,7 +180,7 @@ pub enum Place {
 
 /// Somebody else's program in a TCX chain, with one verdict for every packet; held until dropped.
 pub struct TcxHolder {
-    _link: OwnedFd,
+    _link: HeldLink,
     id: u32,
 }
 
@@ -200,7 +212,7 @@ impl TcxHolder {
             ];
             let link = bpf(BPF_LINK_CREATE, &create)
                 .with_context(|| format!("attach the holder to {interface}"))?;
-            Ok(Self { _link: link, id })
+            Ok(Self { _link: HeldLink(link), id })
         })
     }
 
@@ -322,9 +334,14 @@ pub fn require_bare(namespace: &Namespace, interface: &str) -> Result<()> {
 /// # Errors
 /// When there is no such link.
 pub fn detach_link(id: u32) -> Result<()> {
-    const BPF_LINK_DETACH: libc::c_long = 34;
     let link = bpf(BPF_LINK_GET_FD_BY_ID, &[id, 0, 0, 0])
         .with_context(|| format!("open BPF link {id}"))?;
+    detach(link.as_fd()).with_context(|| format!("detach BPF link {id}"))
+}
+
+/// Detaches a link's program while descriptors of the link are open (kernel 5.9).
+fn detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    const BPF_LINK_DETACH: libc::c_long = 34;
     let attributes = [link.as_raw_fd()];
     // SAFETY: the attributes are a live value of the size given, and the command only reads them.
     let result = unsafe {
@@ -335,8 +352,5 @@ pub fn detach_link(id: u32) -> Result<()> {
             size_of_val(&attributes),
         )
     };
-    if result < 0 {
-        return Err(io::Error::last_os_error()).with_context(|| format!("detach BPF link {id}"));
-    }
-    Ok(())
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -65,6 +65,16 @@ pub fn until_every<T>(
         if Instant::now() >= end {
             bail!("waited {deadline:?} in vain for {what}");
         }
-        std::thread::park_timeout(interval);
+        pause(interval);
+    }
+}
+
+/// Waits for `interval`, also if something unparks the thread meanwhile, as the end of a scope with
+/// threads does.
+fn pause(interval: Duration) {
+    let end = Instant::now() + interval;
+    while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+    {
+        std::thread::park_timeout(left);
     }
 }
