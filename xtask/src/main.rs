@@ -3,6 +3,7 @@
 mod bench;
 mod build_ebpf;
 mod demo;
+mod dist;
 mod docs;
 #[cfg(test)]
 mod events;
@@ -49,6 +50,8 @@ enum Task {
     },
     /// Run tap53 with a resolver and a client in network namespaces, and show records and the ledger
     Demo(demo::Arguments),
+    /// Make what tap53 is installed from: packages, an image, the chart and a bill of materials; needs root
+    Dist(dist::Arguments),
     /// Build the manual into target/book/html; fails on warnings and dead links
     Docs,
     /// Record one lookup of a pod in the two-node laboratory, and show it in the README; needs root
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
         Task::Setup(arguments) => setup::run(&workspace, &arguments),
         Task::BuildEbpf => build_ebpf::run(&workspace).map(drop),
         Task::Demo(arguments) => demo::run(&workspace, &arguments),
+        Task::Dist(arguments) => dist::run(&workspace, &arguments),
         Task::Docs => docs::run(&workspace),
         Task::Manifests => manifests::run(),
         Task::Story => story::run(&workspace),

@@ -1,0 +1,57 @@
+//! The container image, as an OCI archive that `docker load`, `ctr image import` and `skopeo copy` take.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use super::{Release, tree::Tree};
+use crate::workspace::{Workspace, as_root, output, program, run};
+
+/// Labels that registries and scanners show.
+const SOURCE: &str = "https://github.com/tap53/tap53";
+
+/// Writes the image: the files that `deploy/image.sh` installs, and the settings of `deploy/Dockerfile`.
+/// Needs root, since the program has file capabilities.
+pub(super) fn write(workspace: &Workspace, release: &Release, tree: &Tree) -> Result<()> {
+    let buildah = program("buildah").context("there is no buildah: `cargo xtask setup`")?;
+    let scratch = tempfile::tempdir()?;
+    let root = scratch.path().join("root");
+    let mut layout = as_root("the image has file capabilities")?;
+    layout.arg(workspace.root.join("deploy/image.sh")).arg(tree.program()).arg(&root);
+    run(&mut layout)?;
+    let buildah = || -> Result<Command> {
+        let mut command = as_root("the image has file capabilities")?;
+        command
+            .arg(&buildah)
+            .args(["--storage-driver", "vfs", "--root"])
+            .arg(scratch.path().join("storage"))
+            .arg("--runroot")
+            .arg(scratch.path().join("run"));
+        Ok(command)
+    };
+    let container = output(buildah()?.args(["from", "--quiet", "scratch"]))?;
+    run(buildah()?.args(["copy", "--quiet", &container]).arg(&root).arg("/"))?;
+    let mut config = buildah()?;
+    config.args(["config", "--user", "65532:65532", "--env", "PATH=/usr/bin"]);
+    config.args(["--entrypoint", r#"["/usr/bin/tap53"]"#]);
+    config.args(["--cmd", "run --config /etc/tap53/config/tap53.yaml"]);
+    config.args(["--arch", release.architecture.go]);
+    for (label, value) in [
+        ("title", "tap53"),
+        ("description", "DNS capture agent: eBPF to Avro records in Kafka"),
+        ("source", SOURCE),
+        ("licenses", "Apache-2.0 OR MIT"),
+        ("version", &release.version),
+    ] {
+        config.args(["--label", &format!("org.opencontainers.image.{label}={value}")]);
+    }
+    run(config.arg(&container))?;
+    let file = release.file("oci.tar");
+    let target = format!("oci-archive:{}:tap53:{}", file.display(), release.version);
+    run(buildah()?.args(["commit", "--quiet", "--format", "oci", "--rm"]).args([
+        "--timestamp",
+        &release.epoch.to_string(),
+        &container,
+        &target,
+    ]))
+}
