@@ -110,8 +110,6 @@ impl Release {
             .args(["--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime"])
             .args(["--owner=0", "--group=0", "--mode=u=rwX,go=rX"])
             .arg(format!("--mtime=@{}", self.epoch))
-            // -n: neither name nor time of what is compressed.
-            .args(["--use-compress-program", "gzip -9n"])
             .arg("--file")
             .arg(file)
             .arg("--directory")
@@ -119,6 +117,9 @@ impl Release {
         tar
     }
 }
+
+/// Option of tar for gzip, without the name and the time of what is compressed.
+const GZIP: [&str; 2] = ["--use-compress-program", "gzip -n"];
 
 /// Makes all files, and lists them.
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {

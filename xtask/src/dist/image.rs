@@ -16,9 +16,9 @@ pub(super) fn write(workspace: &Workspace, release: &Release, tree: &Tree) -> Re
     let buildah = program("buildah").context("there is no buildah: `cargo xtask setup`")?;
     let scratch = tempfile::tempdir()?;
     let root = scratch.path().join("root");
-    let mut layout = as_root("the image has file capabilities")?;
-    layout.arg(workspace.root.join("deploy/image.sh")).arg(tree.program()).arg(&root);
-    run(&mut layout)?;
+    let mut install = as_root("the image has file capabilities")?;
+    install.arg(workspace.root.join("deploy/image.sh")).arg(tree.program()).arg(&root);
+    run(&mut install)?;
     let buildah = || -> Result<Command> {
         let mut command = as_root("the image has file capabilities")?;
         command
@@ -46,12 +46,21 @@ pub(super) fn write(workspace: &Workspace, release: &Release, tree: &Tree) -> Re
         config.args(["--label", &format!("org.opencontainers.image.{label}={value}")]);
     }
     run(config.arg(&container))?;
-    let file = release.file("oci.tar");
-    let target = format!("oci-archive:{}:tap53:{}", file.display(), release.version);
-    run(buildah()?.args(["commit", "--quiet", "--format", "oci", "--rm"]).args([
-        "--timestamp",
-        &release.epoch.to_string(),
-        &container,
-        &target,
-    ]))
+    // Into a directory: the times of buildah's own archive are those of the moment.
+    let layout = scratch.path().join("layout");
+    let target = format!("oci:{}:tap53:{}", layout.display(), release.version);
+    run(buildah()?
+        .args(["commit", "--quiet", "--format", "oci", "--rm", "--disable-compression=false"])
+        .args(["--timestamp", &release.epoch.to_string(), &container, &target]))?;
+    run(release.tar(&release.file("oci.tar"), &layout).args([
+        "blobs",
+        "index.json",
+        "oci-layout",
+    ]))?;
+    // Its files are root's, so that another user could not remove the directory.
+    let mut remove = as_root("the image's files are root's")?;
+    run(remove
+        .args(["rm", "--recursive", "--force"])
+        .args([&root, &layout])
+        .args(["storage", "run"].map(|name| scratch.path().join(name))))
 }

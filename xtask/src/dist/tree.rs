@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
-use super::Release;
+use super::{GZIP, Release};
 use crate::workspace::{Workspace, output, run};
 
 /// Scripts that complete commands: the shell, and where its distributions look for them.
@@ -69,7 +69,7 @@ impl Tree {
 
     /// Packs the tree as an archive, for hosts without a package manager.
     pub(super) fn archive(&self, release: &Release) -> Result<()> {
-        run(release.tar(&release.file("tar.gz"), self.root()).arg("usr"))
+        run(release.tar(&release.file("tar.gz"), self.root()).args(GZIP).arg("usr"))
     }
 
     /// Returns a path in the tree, and creates its directory.
