@@ -45,6 +45,7 @@ pub mod lab;
 pub mod laboratory;
 pub mod lake;
 pub mod limit;
+pub mod lookups;
 mod maven;
 pub mod mount;
 pub mod namespace;
