@@ -61,6 +61,7 @@ pub mod scratch;
 pub mod spark;
 pub mod system;
 pub mod tables;
+pub mod tunnel;
 pub mod unbound;
 pub mod usage;
 pub mod varied;
