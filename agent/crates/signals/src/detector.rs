@@ -117,7 +117,7 @@ impl Detector {
     }
 
     fn is_burst(&self, exchange: &Exchange<'_>, domain: &str, now_s: u32) -> bool {
-        if exchange.rcode != Some(NXDOMAIN) {
+        if exchange.rcode != Some(NXDOMAIN) || !is_whole_domain(exchange.name, domain) {
             return false;
         }
         let hasher = &self.shared.hasher;
@@ -133,6 +133,18 @@ impl Detector {
             && !internal.contain(name)
             && !private_zones.contain(name)
     }
+}
+
+/// Returns true if the registrable domain does not exist where the name does not: the name is the domain, or a
+/// host below it. A service or policy that a domain does not have (`_mta-sts`, `_25._tcp`) says nothing about
+/// the domain, nor does an address that a block list does not have.
+#[inline]
+fn is_whole_domain(name: &str, domain: &str) -> bool {
+    let labels = name.len().checked_sub(domain.len()).and_then(|end| name.get(..end));
+    labels.is_some_and(|labels| {
+        let host = labels.strip_suffix('.').unwrap_or(labels);
+        !host.starts_with('_') && !host.contains('.')
+    })
 }
 
 /// Returns the seconds since 1970 UTC; they fit until 2106.
