@@ -34,6 +34,7 @@ pub mod delay;
 pub mod dns;
 pub mod dnsperf;
 pub mod dumpcap;
+pub mod evaluation;
 pub mod fastavro;
 pub mod faults;
 pub mod frames;

@@ -7,8 +7,8 @@
 //!        └▶ rebinding public names that turn to private addresses                         ─┘
 //! ```
 //!
-//! All registrable domains end in names that RFC 2606 reserves, so each is one label below `example`, `test`
-//! or `invalid`. Names in clusters and of reverse look-ups end as they do in the field.
+//! The labels of domains are made up. Their suffixes are those of the public suffix list, since what judges
+//! names depends on it. No lookup of a stream is sent anywhere.
 
 mod benign;
 pub mod dga;
@@ -148,11 +148,15 @@ impl Lookup {
         (wire::query(self, id), wire::response(self, id))
     }
 
-    /// Returns the registrable domain: the last two labels, as the public suffix list has it for the
-    /// suffixes in use here; the whole name if it is shorter.
+    /// Returns the registrable domain by the suffixes in use here, or the whole name if it is shorter.
     #[must_use]
     pub fn domain(&self) -> String {
         let all: Vec<&[u8]> = labels(&self.name).collect();
-        text_of(all[all.len().saturating_sub(2)..].iter().copied()).to_ascii_lowercase()
+        let is_two = universe::SUFFIXES_OF_TWO.iter().any(|suffix| {
+            let suffix: Vec<&[u8]> = suffix.split('.').map(str::as_bytes).collect();
+            all.ends_with(&suffix)
+        });
+        let count = if is_two { 3 } else { 2 };
+        text_of(all[all.len().saturating_sub(count)..].iter().copied()).to_ascii_lowercase()
     }
 }

@@ -42,6 +42,8 @@ const PASSWORD: &str = "tap53-tests";
 pub enum Tool {
     /// IP through DNS.
     Iodine(&'static str),
+    /// The same with names of at most 100 bytes (`-M 100`), which are less conspicuous.
+    ShortIodine(&'static str),
     /// TCP connections through DNS.
     Dns2tcp(&'static str),
 }
@@ -57,6 +59,9 @@ impl Tool {
         Self::Iodine("CNAME"),
         Self::Iodine("A"),
     ];
+    /// iodine with short names, by the type of each family: plain, text and alias.
+    pub const SHORT_IODINE: [Self; 3] =
+        [Self::ShortIodine("TXT"), Self::ShortIodine("CNAME"), Self::ShortIodine("A")];
     /// Every type of query that dns2tcp can use.
     pub const DNS2TCP: [Self; 2] = [Self::Dns2tcp("TXT"), Self::Dns2tcp("KEY")];
 
@@ -65,6 +70,7 @@ impl Tool {
     pub const fn names(self) -> (&'static str, &'static str) {
         match self {
             Self::Iodine(qtype) => ("iodine", qtype),
+            Self::ShortIodine(qtype) => ("iodine -M 100", qtype),
             Self::Dns2tcp(qtype) => ("dns2tcp", qtype),
         }
     }
@@ -121,7 +127,8 @@ impl Stage {
     /// When a program does not start, or the payload does not arrive.
     pub fn run(&mut self, pace: Pace) -> Result<()> {
         match self.tool {
-            Tool::Iodine(qtype) => self.iodine(qtype, pace)?,
+            Tool::Iodine(qtype) => self.iodine(qtype, &[], pace)?,
+            Tool::ShortIodine(qtype) => self.iodine(qtype, &["-M", "100"], pace)?,
             Tool::Dns2tcp(qtype) => self.dns2tcp(qtype, pace)?,
         }
         self.programs.clear();
@@ -156,14 +163,14 @@ impl Stage {
         Ok(())
     }
 
-    fn iodine(&mut self, qtype: &str, pace: Pace) -> Result<()> {
+    fn iodine(&mut self, qtype: &str, options: &[&str], pace: Pace) -> Result<()> {
         let programs = programs()?;
         let mut server = self.server.command(programs.join("usr/sbin/iodined"));
         server.args(["-f", "-c", "-P", PASSWORD, payload::IODINE_NETWORK, &self.domain]);
         self.start("iodined", server, "Listening to dns")?;
         let mut client = self.client.command(programs.join("usr/sbin/iodine"));
         client.args(["-f", "-r", "-P", PASSWORD, "-T", qtype]);
-        client.args([&SERVER_END.ipv4.to_string(), &self.domain]);
+        client.args(options).args([&SERVER_END.ipv4.to_string(), &self.domain]);
         self.start("iodine", client, "Connection setup complete")?;
         payload::through_ip(&self.client, &self.server, pace)
     }

@@ -3,7 +3,9 @@
 use std::{net::IpAddr, time::Duration};
 
 use super::{
-    Answer, Kind, Lookup, NOERROR, NXDOMAIN, Random, rtype, universe::public_v4, wire::name_of,
+    Answer, Kind, Lookup, NOERROR, NXDOMAIN, Random, rtype,
+    universe::{SUFFIXES, public_v4},
+    wire::name_of,
 };
 
 /// A family of algorithms.
@@ -76,7 +78,7 @@ pub fn burst(
     (0..count)
         .map(|number| {
             at += random.interval(Duration::from_secs(1) / per_second);
-            let suffix = random.pick(&["example", "test", "invalid"]);
+            let suffix = random.pick(&SUFFIXES);
             let name = format!("{}.{suffix}", family.label(&mut random, number));
             let exists = random.chance(2);
             let answers = if exists { vec![Answer::address(public_v4(9))] } else { Vec::new() };

@@ -54,7 +54,7 @@ pub(super) fn challenge(activity: &mut Activity<'_>) {
     let name = format!("_acme-challenge.{site}");
     if activity.random.chance(30) {
         // Delegated to a service that answers challenges.
-        let target = format!("{}.auth.challenges.example", activity.random.uuid());
+        let target = format!("{}.auth.challenges-t53.com", activity.random.uuid());
         let answers = vec![Answer::name(rtype::CNAME, &target), Answer::text(&token)];
         activity.found(&name, rtype::TXT, answers);
         return activity.found(&target, rtype::TXT, vec![Answer::text(&token)]);

@@ -64,7 +64,7 @@ pub(super) fn software_versions(activity: &mut Activity<'_>) {
         activity.random.below(9),
         activity.random.below(900)
     );
-    activity.found("current.signatures.antivirus.example", rtype::TXT, vec![Answer::text(&text)]);
+    activity.found("current.signatures.antivirus-t53.com", rtype::TXT, vec![Answer::text(&text)]);
 }
 
 /// A mail server asks a dozen lists about the sender of a message, and about the domains in it.

@@ -16,7 +16,11 @@ const SYLLABLES: [&str; 40] = [
     "kel", "la", "len", "lo", "ma", "mer", "mo", "na", "nor", "o", "pa", "pel", "ra", "rin", "sa",
     "sol", "ta", "ter", "tun", "u", "va", "vel", "wen", "yo", "zan",
 ];
-const SUFFIXES: [&str; 3] = ["example", "test", "invalid"];
+/// Public suffixes.
+pub(super) const SUFFIXES: [&str; 12] =
+    ["com", "com", "com", "com", "net", "org", "de", "io", "fr", "info", "co.uk", "com.au"];
+/// Those of two labels.
+pub(super) const SUFFIXES_OF_TWO: [&str; 2] = ["co.uk", "com.au"];
 const ADDITIONS: [&str; 8] = ["-shop", "online", "24", "-news", "media", "labs", "-app", "hq"];
 
 /// The domains, and how popular they are.
@@ -54,7 +58,7 @@ pub(super) fn domain(number: usize) -> String {
         17..19 => format!("{first}{second}{third}{first}{second}"),
         _ => format!("{}{number}", Random::new(noise).text(3, "bcdfghjklmnpqrstvwxz")),
     };
-    format!("{label}.{}", SUFFIXES[spread % SUFFIXES.len()])
+    format!("{label}.{}", SUFFIXES[(noise >> 32) as usize % SUFFIXES.len()])
 }
 
 /// Returns a public IPv4 address of a host by a number, none of the ranges that are reserved.

@@ -6,25 +6,24 @@ use super::{
     Answer,
     benign::Activity,
     rtype,
-    universe::{domain, public_v4, workstation},
+    universe::{domain, public_v4, server, workstation},
 };
 use crate::lookups::Random;
 
 /// Number of workstations and phones.
 const WORKSTATIONS: usize = 500;
 
-/// The domains of the companies that pages and devices call, by the number of a company.
+/// The domain of a company that pages, devices or servers call, by its number.
 pub(super) fn company(area: &str, number: usize) -> String {
-    format!(
-        "{area}{}.example",
-        ["north", "prime", "blue", "swift", "open", "deep", "clear", "one"][number % 8].to_owned()
-            + &format!("{}", number / 8)
-    )
+    const WORDS: [&str; 8] = ["north", "prime", "blue", "swift", "open", "deep", "clear", "one"];
+    format!("{area}-{}{}-t53.com", WORDS[number % WORDS.len()], number / WORDS.len())
 }
 
 impl Activity<'_> {
+    /// A fifth of the office is behind a forwarder, which is one client.
     fn at_workstation(&mut self) {
-        self.client = workstation(self.random.below(WORKSTATIONS));
+        let number = self.random.below(WORKSTATIONS);
+        self.client = if number % 5 == 0 { server(50) } else { workstation(number) };
     }
 }
 
@@ -48,7 +47,13 @@ pub(super) fn page(activity: &mut Activity<'_>) {
             activity.random.below(24),
         );
         let host = activity.random.pick(&["a", "cdn", "pixel", "sync", "eu-west-1", "collector"]);
-        activity.addresses(&format!("{host}.{other}"));
+        let name = format!("{host}.{other}");
+        if other.starts_with("ads") && activity.random.chance(10) {
+            // A filter of advertising answers for it.
+            activity.found(&name, rtype::A, vec![Answer::address([0, 0, 0, 0].into())]);
+        } else {
+            activity.addresses(&name);
+        }
     }
 }
 
@@ -161,7 +166,7 @@ pub(super) fn international(activity: &mut Activity<'_>) {
     let mut spelling = Random::new(number as u64 ^ 0x0f0f);
     let letters = spelling.text(2 + number % 9, "abcdefghiklmnoprstuvwz");
     let code = spelling.text(3 + number % 6, "abcdefghijkmnopqrtuvwyz0123456789");
-    activity.addresses(&format!("www.xn--{letters}-{code}.example"));
+    activity.addresses(&format!("www.xn--{letters}-{code}.de"));
 }
 
 /// A browser that starts: three random names without a dot tell whether somebody answers everything.
