@@ -87,8 +87,12 @@ mod tests {
                 count.0
             })
         };
-        (0..5).for_each(|_| drop(add(spread(1))));
-        (2..100_000).for_each(|number| drop(add(spread(number))));
+        for _ in 0..5 {
+            add(spread(1));
+        }
+        for number in 2..100_000 {
+            add(spread(number));
+        }
         assert_eq!(add(spread(1)), 6);
         assert!(bytes <= 1 << 15);
         assert_eq!(table.bytes(), bytes);
