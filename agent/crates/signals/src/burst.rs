@@ -38,7 +38,6 @@ impl Burst {
             self.generated >>= passed;
         }
         let bit = 1 << (domain & 63);
-        #[expect(clippy::cast_possible_truncation, reason = "one bit")]
         let word = &mut self.domains[(domain >> 6 & 1) as usize];
         if *word & bit == 0 {
             *word |= bit;
