@@ -43,7 +43,6 @@ impl Burst {
     pub(crate) fn count(&mut self, domain: u64, is_generated: bool, now_s: u32) -> bool {
         self.age(now_s);
         let bit = 1 << (domain & 63);
-        #[expect(clippy::cast_possible_truncation, reason = "one bit")]
         let word = &mut self.domains[(domain >> 6 & 1) as usize];
         if *word & bit == 0 {
             *word |= bit;
