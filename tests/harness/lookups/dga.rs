@@ -1,12 +1,16 @@
 //! Programs that look for their server below domains that an algorithm generates: most do not exist.
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
 use super::{
-    Answer, Kind, Lookup, NOERROR, NXDOMAIN, Random, rtype,
-    universe::{SUFFIXES, public_v4},
-    wire::name_of,
+    Answer, Kind, Lookup, NOERROR, NXDOMAIN, Random, rtype, universe::SUFFIXES, wire::name_of,
 };
+
+/// The address of the domains that exist (RFC 5737).
+const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9));
 
 /// A family of algorithms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -81,7 +85,7 @@ pub fn burst(
             let suffix = random.pick(&SUFFIXES);
             let name = format!("{}.{suffix}", family.label(&mut random, number));
             let exists = random.chance(2);
-            let answers = if exists { vec![Answer::address(public_v4(9))] } else { Vec::new() };
+            let answers = if exists { vec![Answer::address(SERVER)] } else { Vec::new() };
             Lookup {
                 at,
                 client,

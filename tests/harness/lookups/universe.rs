@@ -44,7 +44,8 @@ impl Universe {
     }
 }
 
-/// Returns the name of a domain by its number; different for different numbers.
+/// Returns the name of a domain by its number; different for nearly all numbers. Its ending makes sure that it
+/// belongs to nobody.
 pub(super) fn domain(number: usize) -> String {
     let spread = number * 24_007 % SYLLABLES.len().pow(3);
     let [first, second, third] =
@@ -58,20 +59,20 @@ pub(super) fn domain(number: usize) -> String {
         17..19 => format!("{first}{second}{third}{first}{second}"),
         _ => format!("{}{number}", Random::new(noise).text(3, "bcdfghjklmnpqrstvwxz")),
     };
-    format!("{label}.{}", SUFFIXES[(noise >> 32) as usize % SUFFIXES.len()])
+    format!("{label}-t53.{}", SUFFIXES[(noise >> 32) as usize % SUFFIXES.len()])
 }
 
-/// Returns a public IPv4 address of a host by a number, none of the ranges that are reserved.
+/// Returns an IPv4 address of a host by a number: of the range for benchmarks (RFC 2544), so of nobody, which
+/// is not private all the same.
 pub(super) fn public_v4(number: usize) -> IpAddr {
     let noise = mix(number as u64 ^ 0x5353).to_le_bytes();
-    // 60.0.0.0/6 has none that are special.
-    Ipv4Addr::new(60 | noise[0] & 3, noise[1], noise[2], noise[3]).into()
+    Ipv4Addr::new(198, 18 | noise[0] & 1, noise[1], noise[2]).into()
 }
 
-/// Returns a public IPv6 address of a host by a number.
+/// Returns an IPv6 address of a host by a number, of the range for documentation (RFC 3849).
 pub(super) fn public_v6(number: usize) -> IpAddr {
     let noise = u128::from(mix(number as u64 ^ 0x1234_5678));
-    Ipv6Addr::from(0x2a00_0000_u128 << 96 | noise).into()
+    Ipv6Addr::from(0x2001_0db8_u128 << 96 | noise).into()
 }
 
 /// Returns the address of an office's workstation or phone.

@@ -128,14 +128,15 @@ pub(super) fn typo(activity: &mut Activity<'_>) {
     activity.at_workstation();
     let site = activity.site();
     let (label, suffix) = site.split_once('.').expect("a domain has two labels");
-    let at = activity.random.below(label.len());
+    // The ending stays, since it makes the domain one of nobody.
+    let at = activity.random.below(label.len() - 4);
     let mut label: Vec<char> = label.chars().collect();
     match activity.random.below(3) {
         0 if label.len() > 3 => drop(label.remove(at)),
         1 => label.insert(at, activity.random.pick(&['a', 'e', 'r', 't', 'n', 's'])),
         _ => label[at] = activity.random.pick(&['q', 'w', 'i', 'o', 'm', 'b']),
     }
-    let label: String = label.into_iter().filter(|letter| *letter != '-').collect();
+    let label: String = label.into_iter().collect();
     for name in [format!("{label}.{suffix}"), format!("www.{label}.{suffix}")] {
         activity.absent(&name, rtype::A);
         if activity.random.chance(50) {
