@@ -15,6 +15,8 @@ mod captures;
 mod evaluation;
 #[path = "signals/judge.rs"]
 mod judge;
+#[path = "signals/live.rs"]
+mod live;
 #[path = "signals/trials.rs"]
 mod trials;
 

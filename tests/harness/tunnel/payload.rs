@@ -101,7 +101,7 @@ fn paced(
 
 fn is_timeout(error: &anyhow::Error) -> bool {
     let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
-    matches!(kind, Some(ErrorKind::WouldBlock | ErrorKind::TimedOut))
+    matches!(kind, Some(ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted))
 }
 
 /// A TCP service that sends back what it gets, for one connection.
