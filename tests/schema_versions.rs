@@ -71,6 +71,7 @@ fn fastavro_reads_earlier_versions_as_this_version() -> Result<()> {
                 ("response_direction", Value::Null),
                 ("response_interface", Value::Null),
                 ("anomalies", json!([])),
+                ("signals", Value::Null),
                 ("latest_query_time", Value::Null),
                 ("latency_from_latest_query_ns", Value::Null),
                 ("query_file", Value::Null),
@@ -341,6 +342,7 @@ fn message_in(profile: Profile) -> Result<Vec<u8>> {
         client_provenance: Provenance::default(),
         server_provenance: Provenance::default(),
         node_role: NodeRole::Unknown,
+        signals: None,
         portion: &Portion::ALL,
     };
     let mut out = Vec::new();

@@ -12,6 +12,8 @@ mod held_up;
 mod latencies;
 #[path = "telemetry/logs.rs"]
 mod logs;
+#[path = "telemetry/signals.rs"]
+mod signals;
 
 use std::{
     collections::{BTreeMap, VecDeque},

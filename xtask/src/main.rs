@@ -15,6 +15,7 @@ mod manifests;
 mod progress;
 mod sample;
 mod setup;
+mod signals;
 mod story;
 mod strip;
 mod test;
@@ -68,6 +69,8 @@ enum Task {
     Lake(lake::Arguments),
     /// Kill loaders of the warehouse during their transactions, and count the rows; needs root
     Warehouse,
+    /// Find real tunnels among a million benign lookups, and write docs/signals-evaluation.md; needs root
+    Signals,
     /// Fuzz the decoders with libFuzzer, each target for some time
     Fuzz(fuzz::Arguments),
     /// Measure the cost of a packet in the kernel and of a transaction in the agent, or the cost of the
@@ -88,6 +91,7 @@ fn main() -> ExitCode {
         Task::Test(arguments) => test::run(&workspace, &arguments),
         Task::Faults(arguments) => faults::run(&workspace, &arguments),
         Task::Lake(arguments) => lake::run(&workspace, &arguments),
+        Task::Signals => signals::run(&workspace),
         Task::Warehouse => warehouse::run(&workspace),
         Task::Fuzz(arguments) => fuzz::run(&workspace, &arguments),
         Task::Bench(arguments) => bench::run(&workspace, &arguments),

@@ -139,8 +139,10 @@ impl Arguments {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let config = arguments.load()?;
     let mut selection = arguments.filters.selection();
-    // The current owner of an address is not its owner at the time of the file.
-    if let Err(refusal) = selection.check(&Policy::new(&config.privacy), &Known::default()) {
+    // The current owner of an address is not its owner at the time of the file. Signals are looked for if
+    // they are selected.
+    let known = Known { signals: true, ..Known::default() };
+    if let Err(refusal) = selection.check(&Policy::new(&config.privacy), &known) {
         refuse(&refusal.to_string());
     }
     let log = Log::start(&config.log, &config.node)?;

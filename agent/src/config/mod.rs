@@ -59,6 +59,7 @@ pub use tap53_capture::{
 use tap53_dns::Kept;
 pub use tap53_insight::config::{ClientLabel, DnsMetricsConfig};
 pub use tap53_records::encode::{Columns, DEFAULT_MAX_BYTES, LEAST_MAX_BYTES, Profile};
+pub use tap53_signals::SignalsConfig;
 use tap53_sinks as sink;
 pub use tap53_sinks::config::{
     ColorChoice, CreateTopic, Credentials, FileCodec, FileConfig, FsyncChoice, KafkaCompression,
@@ -105,6 +106,8 @@ pub struct Config {
     pub telemetry: TelemetryConfig,
     /// Metrics of the DNS itself.
     pub dns_metrics: DnsMetricsConfig,
+    /// Domains seen first, tunnels, and other signals.
+    pub signals: SignalsConfig,
     /// Privileges that the agent drops after the start.
     pub privileges: PrivilegesConfig,
     /// The state that a run saves for the next one.
@@ -253,6 +256,9 @@ impl Config {
             telemetry: root
                 .section("telemetry", |section| TelemetryConfig::read(section, telemetry)),
             dns_metrics: root.section("dns_metrics", DnsMetricsConfig::read),
+            signals: root.section("signals", |section| {
+                SignalsConfig::read(section, state.directory.as_deref())
+            }),
             privileges: root.section("privileges", PrivilegesConfig::read),
             state,
             shutdown: root.section("shutdown", ShutdownConfig::read),

@@ -53,7 +53,7 @@ fn start(config: &ControlConfig, requests: mpsc::Sender<Request>, tails: Tails) 
 
 /// Records that name pods, with one label.
 fn known() -> Known {
-    Known { pods: true, labels: vec!["app".to_owned()] }
+    Known { pods: true, labels: vec!["app".to_owned()], signals: true }
 }
 
 /// The liveness of a worker that has been away since the machine started.

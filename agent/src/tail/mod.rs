@@ -40,7 +40,7 @@ use tap53_records::encode::{Format, TextOptions};
 
 pub(crate) use feed::Feed;
 pub use recent::{Past, Wanted};
-pub use selection::{Known, RecordFilter, Refusal, Selection, label, rcode};
+pub use selection::{Known, RecordFilter, Refusal, Selection, label, rcode, signal};
 
 /// Maximum number of followers at a time. Each costs memory and the workers' time.
 pub const FOLLOWERS: usize = 8;

@@ -3,6 +3,7 @@
 mod attribution;
 mod observers;
 mod output;
+mod signals;
 mod tally;
 mod writer;
 

@@ -132,6 +132,7 @@ pub(super) const NEEDS: &[Need] = &[
         &["openssl"],
         "certificates and service account tokens",
     ),
+    Need::program(Purpose::Test, "ifconfig", &["net-tools"], "the addresses of a DNS tunnel"),
     Need::program(Purpose::Test, "faketime", &["faketime"], "a clock that is set"),
     Need::program(Purpose::Test, "mkfs.ext4", &["e2fsprogs"], "a disk whose power is cut"),
     Need::program(Purpose::Test, "mmdebstrap", &["mmdebstrap"], "a machine to install packages on"),

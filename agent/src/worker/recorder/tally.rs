@@ -3,6 +3,7 @@
 use tap53_attribution::Endpoint;
 use tap53_base::amount::Amount;
 use tap53_ledger::{EndpointCounts, WorkerCounts};
+use tap53_signals::Signals;
 use tap53_transactions::{
     filter::FilterReason,
     pair::{Nat, Transaction},
@@ -32,6 +33,14 @@ pub(super) fn count_record(transaction: &Transaction<'_>, counts: &mut WorkerCou
     counts.translations_undecided += u64::from(is_undecided);
     if let Some(source) = transaction.chain.and_then(|chain| chain.source) {
         counts.answered_from[source.from as usize] += 1;
+    }
+}
+
+/// Counts the signals of a record.
+#[inline]
+pub(super) fn count_signals(signals: Option<Signals>, counts: &mut WorkerCounts) {
+    for signal in signals.unwrap_or_default().iter() {
+        counts.signals[signal as usize] += 1;
     }
 }
 

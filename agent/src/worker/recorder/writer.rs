@@ -6,6 +6,7 @@ use tap53_base::amount::Amount;
 use tap53_insight::{DnsCounter, DnsMetrics};
 use tap53_ledger::{Published, WorkerCounts};
 use tap53_records::encode::{self, Clock, Portion, Process, Profile, Provenance, Record, Row};
+use tap53_signals::{Detector, SharedSignals};
 use tap53_sinks::Named;
 use tap53_transactions::{
     filter::FilterReason,
@@ -18,7 +19,8 @@ use super::{
     attribution::{Attribution, Ends},
     observers::Observers,
     output::Output,
-    tally::{count_endpoint, count_filtered, count_record},
+    signals::signals_of,
+    tally::{count_endpoint, count_filtered, count_record, count_signals},
 };
 use crate::tail::{Feed, RecordFilter};
 
@@ -43,6 +45,8 @@ pub(super) struct Writer {
     pub(super) feed: Feed,
     /// Counts for the metrics of the DNS, if they are enabled.
     dns: Option<DnsCounter>,
+    /// Looks for signals, if that is enabled.
+    signals: Option<Detector>,
     /// The counts that this worker publishes.
     published: Published<WorkerCounts>,
     /// Records since the last delivery to the sinks.
@@ -68,6 +72,7 @@ impl Writer {
             outputs: sinks.iter().map(|sink| Output::new(sink, ids)).collect::<Result<_, _>>()?,
             feed: Feed::new(shared.tails.clone())?,
             dns: shared.dns_metrics.as_ref().map(DnsMetrics::counter),
+            signals: shared.signals.as_ref().map(SharedSignals::detector),
             published,
             recorded: Amount::default(),
         })
@@ -91,6 +96,10 @@ impl Writer {
         let process = attribution.process_of(ends.query);
         let command = process.as_ref().map(|it| String::from_utf8_lossy(it.command()));
         let process = process.as_ref().zip(command.as_deref());
+        let signals = self
+            .signals
+            .as_mut()
+            .map(|detector| signals_of(detector, transaction, ends.client.owner, self.clock));
         let mut portion = Portion::ALL;
         let record = Record {
             observer,
@@ -108,6 +117,7 @@ impl Writer {
             },
             server_provenance: ends.server.provenance,
             node_role: attribution.node_role(transaction, ends),
+            signals,
             portion: &Portion::ALL,
         }
         .within_as(self.profile, self.max_bytes, &mut portion);
@@ -119,6 +129,7 @@ impl Writer {
         count_endpoint(&ends.client, &mut counts.endpoints);
         count_endpoint(&ends.server, &mut counts.endpoints);
         count_record(transaction, counts);
+        count_signals(signals, counts);
         for output in &mut self.outputs {
             output.push(&record);
         }

@@ -469,6 +469,7 @@ fn the_ledger_balances_at_every_step_of_a_slow_sink_even_within_a_batch() {
             chains: None,
             tails: Default::default(),
             dns_metrics: Some(dns_metrics.clone()),
+            signals: None,
             selection: None,
             ending: Arc::default(),
         };

@@ -10,6 +10,7 @@ use proptest::{
 };
 use tap53_dns::{Flow, Kept, Message, Transport, Tunnel, TunnelKind};
 use tap53_ebpf::{record::Sender, settings::Direction};
+use tap53_signals::Signal;
 use tap53_transactions::{
     pair::{
         Anomaly, AnswerSource, AnsweredFrom, Chain, Exchange, Nat, Observation, Point, RecordId,
@@ -122,6 +123,7 @@ impl Parts {
             client_provenance: self.provenance[0].whole(),
             server_provenance: self.provenance[1].whole(),
             node_role: crate::encode::NodeRole::Transit,
+            signals: Some(Signal::ALL.into_iter().collect()),
             portion: &Portion::ALL,
         })
     }
