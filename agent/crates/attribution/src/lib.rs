@@ -31,6 +31,7 @@ mod endpoint;
 mod index;
 mod object;
 mod ownership;
+pub mod pod_selection;
 mod pods;
 pub mod rights;
 mod selection;
