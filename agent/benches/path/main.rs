@@ -320,6 +320,7 @@ fn measure(title: &str, kind: Kind) {
             client_provenance: Provenance::default(),
             server_provenance: Provenance::default(),
             node_role: NodeRole::Unknown,
+            kept_per_million: None,
             portion: &Portion::ALL,
         })
         .collect();

@@ -259,6 +259,9 @@ impl Recorder {
         if let Some(reason) = self.excluded(transaction) {
             return count_filtered(transaction, reason, counts);
         }
+        if self.leaves_out_early(transaction) {
+            return leave_out(transaction, counts);
+        }
         if self.names_version != self.names.version() {
             self.learn_names();
         }
@@ -287,6 +290,12 @@ impl Recorder {
         {
             return count_filtered(transaction, FilterReason::OtherNode, counts);
         }
+        if !self.rules.pods.keeps_everything()
+            && let Some(reason) = self.rules.pods.decide(client.owner.identity())
+        {
+            return count_filtered(transaction, reason, counts);
+        }
+        let decision = self.rules.keep.decide(transaction, client.owner);
         let node_role = NodeRole::of(
             if query.is_known() { Some(true) } else { client.owner.is_on(self.node_tag) },
             match transaction.responder().is_known() {
@@ -302,7 +311,8 @@ impl Recorder {
             }
             _ => observer,
         };
-        let process = self.process_of(query);
+        // It takes a system call.
+        let process = if decision.is_kept() { self.process_of(query) } else { None };
         let command = process.as_ref().map(|it| String::from_utf8_lossy(it.command()));
         let process = process.as_ref().zip(command.as_deref());
         let mut portion = Portion::ALL;
@@ -322,6 +332,7 @@ impl Recorder {
             },
             server_provenance: server.provenance,
             node_role,
+            kept_per_million: decision.kept_per_million(),
             portion: &Portion::ALL,
         }
         .within_as(self.profile, self.max_bytes, &mut portion);
@@ -329,6 +340,12 @@ impl Recorder {
             && !selection.matches(&Row::of(&record))
         {
             return count_filtered(transaction, FilterReason::NotSelected, counts);
+        }
+        if let Some(dns) = &mut self.dns {
+            dns.count(&record);
+        }
+        if !decision.is_kept() {
+            return leave_out(transaction, counts);
         }
         count_endpoint(&client, &mut counts.endpoints);
         count_endpoint(&server, &mut counts.endpoints);
@@ -338,9 +355,6 @@ impl Recorder {
         }
         let encoded = self.outputs.iter().find_map(Output::last_datum);
         self.feed.push(&record, encoded);
-        if let Some(dns) = &mut self.dns {
-            dns.count(&record);
-        }
         self.recorded += Amount::record(u64::from(transaction.messages()));
         if self.outputs.iter().any(|output| output.batch.bytes().len() >= BATCH_BYTES) {
             self.deliver_early(counts.records_numbered);
@@ -381,6 +395,18 @@ impl Recorder {
         let message = &transaction.first().message;
         let questions = message.question().into_iter().chain(message.more_questions());
         self.rules.filter.decide(flow.client.ip(), flow.server.ip(), questions)
+    }
+
+    /// Returns true if a transaction is left out whoever its client is, and nothing else needs to know the
+    /// client.
+    #[inline]
+    fn leaves_out_early(&self, transaction: &Transaction<'_>) -> bool {
+        let needs_owners = self.dns.is_some()
+            || self.chains.is_some()
+            || self.client_node_only
+            || self.selection.is_some()
+            || !self.rules.pods.keeps_everything();
+        !needs_owners && self.rules.keep.leaves_out(transaction)
     }
 
     /// Publishes the counts of a whole batch, and passes it to the sinks and its lines to the followers.
@@ -462,12 +488,25 @@ fn count_filtered(transaction: &Transaction<'_>, reason: FilterReason, counts: &
     counts.filtered[reason as usize] += Amount::record(u64::from(transaction.messages()));
 }
 
+/// Counts a transaction that the rules leave out of the records, though not of the metrics.
+#[inline]
+fn leave_out(transaction: &Transaction<'_>, counts: &mut WorkerCounts) {
+    count_filtered(transaction, FilterReason::NotKept, counts);
+    count_properties(transaction, counts);
+}
+
 /// Counts a transaction that is recorded.
 #[inline]
 fn count_record(transaction: &Transaction<'_>, counts: &mut WorkerCounts) {
     counts.records_created += 1;
     counts.messages_in_records += u64::from(transaction.messages());
     counts.records_numbered += 1;
+    count_properties(transaction, counts);
+}
+
+/// Counts what metrics say about a transaction.
+#[inline]
+fn count_properties(transaction: &Transaction<'_>, counts: &mut WorkerCounts) {
     for anomaly in transaction.anomalies.iter() {
         counts.anomalies[anomaly as usize] += 1;
     }

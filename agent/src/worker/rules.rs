@@ -1,21 +1,31 @@
-//! Filters and privacy rules, which can change while the workers run.
+//! Filters, the rules of what is kept, and privacy rules, which can change while the workers run.
 
 use std::sync::{
     Arc, Mutex, PoisonError,
     atomic::{AtomicU64, Ordering},
 };
 
+use tap53_attribution::pod_selection::PodFilter;
 use tap53_transactions::{
-    filter::{Filter, config::FilterConfig},
+    filter::Filter,
     privacy::{Policy, config::PrivacyConfig},
 };
 
-/// Filter and privacy rules. They change together: no record is created under the filter of one
+use crate::{
+    config::{KeepConfig, RecordFilterConfig},
+    keep::Keep,
+};
+
+/// Filters, the rules of what is kept, and privacy rules. They change together: no record is created under the filter of one
 /// configuration and the privacy rules of another.
 #[derive(Clone, Default)]
 pub struct Rules {
     /// Filter that decides which transactions become records.
     pub filter: Arc<Filter>,
+    /// Filter by the client's pod.
+    pub pods: Arc<PodFilter>,
+    /// The transactions that are kept of those that the filters let pass.
+    pub keep: Arc<Keep>,
     /// Privacy rules for the records.
     pub privacy: Arc<Policy>,
 }
@@ -23,8 +33,13 @@ pub struct Rules {
 impl Rules {
     /// Creates the rules of a checked configuration.
     #[must_use]
-    pub fn new(filter: &FilterConfig, privacy: &PrivacyConfig) -> Self {
-        Self { filter: Arc::new(Filter::new(filter)), privacy: Arc::new(Policy::new(privacy)) }
+    pub fn new(filter: &RecordFilterConfig, privacy: &PrivacyConfig, keep: &KeepConfig) -> Self {
+        Self {
+            filter: Arc::new(Filter::new(&filter.exchanges)),
+            pods: Arc::new(PodFilter::new(&filter.pods)),
+            keep: Arc::new(Keep::new(keep, filter.exchanges.sample)),
+            privacy: Arc::new(Policy::new(privacy)),
+        }
     }
 }
 

@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn every_sample_reads_back_by_the_schema() {
         for name in samples::NAMES {
-            assert_eq!(fields(name).len(), 151);
+            assert_eq!(fields(name).len(), 152);
         }
         assert_eq!(
             field("matched", "record_id"),

@@ -131,6 +131,7 @@ pub fn with_record<T>(name: &str, each: impl FnOnce(&Record<'_>) -> T) -> T {
             "matched" => NodeRole::ClientNode,
             _ => NodeRole::Unknown,
         },
+        kept_per_million: (name == "matched").then_some(50_000),
         portion: &Portion::ALL,
     })
 }
