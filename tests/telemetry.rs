@@ -12,6 +12,8 @@ mod held_up;
 mod latencies;
 #[path = "telemetry/logs.rs"]
 mod logs;
+#[path = "telemetry/volume.rs"]
+mod volume;
 
 use std::{
     collections::{BTreeMap, VecDeque},
