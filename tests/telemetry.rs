@@ -14,6 +14,8 @@ mod latencies;
 mod logs;
 #[path = "telemetry/signals.rs"]
 mod signals;
+#[path = "telemetry/volume.rs"]
+mod volume;
 
 use std::{
     collections::{BTreeMap, VecDeque},

@@ -16,6 +16,7 @@
 //!  tap53_reasons       the reasons for which something is ignored or lost
 //!
 //!  config     the sections of all parts together, from one YAML file and flags
+//!  keep       which transactions become records
 //!  worker     runs ring to sink, a thread each
 //!  tail       followers of a running agent
 //!  pipeline   wires workers and sinks
@@ -33,6 +34,8 @@
 //! ```
 
 pub mod config;
+
+pub mod keep;
 
 pub mod tail;
 

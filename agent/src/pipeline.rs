@@ -140,7 +140,11 @@ impl Pipeline {
                 "this kernel does not let a thread without CAP_BPF read BPF maps: set privileges.keep"
             );
         })?;
-        let rules = Arc::new(RulesInForce::new(Rules::new(&config.filter, &config.privacy)));
+        let rules = Arc::new(RulesInForce::new(Rules::new(
+            &config.filter,
+            &config.privacy,
+            &config.record.keep,
+        )));
         let shared = Shared {
             wire_bytes: config.record.wire_bytes,
             kept: config.record.kept(),

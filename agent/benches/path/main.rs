@@ -324,6 +324,7 @@ fn measure(title: &str, kind: Kind) {
             server_provenance: Provenance::default(),
             node_role: NodeRole::Unknown,
             signals: None,
+            kept_per_million: None,
             portion: &Portion::ALL,
         })
         .collect();

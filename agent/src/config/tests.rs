@@ -1,5 +1,6 @@
 mod filter;
 mod kafka;
+mod keep;
 mod kubernetes;
 mod privacy;
 

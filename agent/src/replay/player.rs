@@ -412,7 +412,11 @@ impl Epoch {
             wire_bytes: config.record.wire_bytes,
             kept: config.record.kept(),
             max_record_bytes: config.record.max_bytes,
-            rules: Arc::new(RulesInForce::new(Rules::new(&config.filter, &config.privacy))),
+            rules: Arc::new(RulesInForce::new(Rules::new(
+                &config.filter,
+                &config.privacy,
+                &config.record.keep,
+            ))),
             each_message: messages,
             selection: (!selection.is_everything()).then(|| Arc::new(RecordFilter::new(selection))),
             chains: config.chains.tracker().map(|tracker| Chains::new(tracker, 1)),

@@ -74,6 +74,8 @@ pub struct Record<'a> {
     pub node_role: NodeRole,
     /// The signals; `None` if the agent does not look for them.
     pub signals: Option<Signals>,
+    /// Number of one million such transactions that are kept; `None` if all of them are.
+    pub kept_per_million: Option<u32>,
     /// The part of the transaction that is written; see [`Record::within`].
     pub portion: &'a Portion,
 }
@@ -185,6 +187,7 @@ impl<'a> Record<'a> {
         f.field("response_frame", response.and_then(frame))?;
         f.field("query_count", int(transaction.query_count))?;
         f.field("copy_count", int(transaction.copy_count))?;
+        f.field("kept_per_million", self.kept_per_million.map(int))?;
         f.field("transport", Symbol::of_transport(flow.transport))?;
         f.field("ip_version", if flow.client.is_ipv4() { 4u8 } else { 6 })?;
         f.field("vlan_id", asked.vlan_ids[0])?;

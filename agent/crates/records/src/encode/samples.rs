@@ -133,6 +133,7 @@ pub fn with_record<T>(name: &str, each: impl FnOnce(&Record<'_>) -> T) -> T {
             _ => NodeRole::Unknown,
         },
         signals: (name == "matched").then_some(Signals::NONE),
+        kept_per_million: (name == "matched").then_some(50_000),
         portion: &Portion::ALL,
     })
 }

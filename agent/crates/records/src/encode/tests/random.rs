@@ -101,6 +101,12 @@ impl Parts {
         })
     }
 
+    /// Returns a number that depends on another random part.
+    fn kept_per_million(&self) -> Option<u32> {
+        let number = self.transaction.copy_count;
+        (number & 1 != 0).then_some(number % 1_000_000 + 1)
+    }
+
     pub(super) fn with_record<T>(&self, each: impl FnOnce(&Record<'_>) -> T) -> T {
         let empty = Observation::default();
         let exchange = match (&self.query, &self.response) {
@@ -124,6 +130,7 @@ impl Parts {
             server_provenance: self.provenance[1].whole(),
             node_role: crate::encode::NodeRole::Transit,
             signals: Some(Signal::ALL.into_iter().collect()),
+            kept_per_million: self.kept_per_million(),
             portion: &Portion::ALL,
         })
     }
