@@ -18,6 +18,7 @@
 //!  config     the sections of all parts together, from one YAML file and flags
 //!  worker     runs ring to sink, a thread each
 //!  tail       followers of a running agent
+//!  top        what an agent reports to a terminal view
 //!  pipeline   wires workers and sinks
 //!  runs       saves the state of a run for the next one
 //!  agent      reconciles interfaces, rules and configuration with what is desired
@@ -35,6 +36,7 @@
 pub mod config;
 
 pub mod tail;
+pub mod top;
 
 pub mod agent;
 mod ending;
