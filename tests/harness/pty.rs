@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{Read, Write},
+    num::NonZero,
     os::{fd::AsRawFd, unix::process::CommandExt},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -56,7 +57,7 @@ impl Pty {
         become_foreground(&mut command);
         let child = spawn_on_lasting_thread(command)?;
         drop(pair.slave);
-        let parser = vt100::Parser::new(rows, columns, 0);
+        let parser = vt100::Parser::new(positive(rows)?, positive(columns)?, 0);
         let screen = Arc::new(Mutex::new(Emulator { parser, bytes: 0 }));
         let master = File::from(pair.master);
         follow(master.try_clone()?, screen.clone());
@@ -76,7 +77,7 @@ impl Pty {
     /// # Errors
     /// When the terminal is closed.
     pub fn resize(&self, rows: u16, columns: u16) -> Result<()> {
-        self.lock().parser.screen_mut().set_size(rows, columns);
+        self.lock().parser.screen_mut().set_size(positive(rows)?, positive(columns)?);
         let size = size(rows, columns);
         // SAFETY: the call reads the size, which lives until it returns.
         let changed =
@@ -89,7 +90,7 @@ impl Pty {
     pub fn lines(&self) -> Vec<String> {
         let emulator = self.lock();
         let screen = emulator.parser.screen();
-        screen.rows(0, screen.size().1).collect()
+        screen.rows(0, screen.size().1.get()).collect()
     }
 
     /// Waits until `holds` is true of the screen, and returns its lines.
@@ -183,6 +184,10 @@ impl Drop for Pty {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn positive(length: u16) -> Result<NonZero<u16>> {
+    NonZero::new(length).context("a terminal has rows and columns")
 }
 
 const fn size(rows: u16, columns: u16) -> Winsize {

@@ -158,6 +158,14 @@ impl Panel {
         }
     }
 
+    /// Returns the height, in relation to the other panels of a large terminal.
+    pub(super) const fn weight(self) -> u16 {
+        match self {
+            Self::Names | Self::Workloads => 3,
+            _ => 2,
+        }
+    }
+
     /// Returns true if the filter applies: rows are names of the DNS, of Kubernetes or of hosts.
     pub(super) const fn is_filtered(self) -> bool {
         matches!(

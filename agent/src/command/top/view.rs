@@ -100,13 +100,14 @@ fn arrange_all(model: &Model, area: Rect) -> Vec<(Panel, Rect)> {
         &[Panel::Workloads, Panel::Servers, Panel::Sinks, Panel::Losses],
         &[Panel::Rcodes, Panel::Qtypes, Panel::Latency, Panel::Signals],
     ];
-    let widths = [Constraint::Fill(5), Constraint::Fill(7), Constraint::Fill(3)];
+    let widths = [Constraint::Fill(7), Constraint::Fill(8), Constraint::Fill(4)];
     let places = Layout::horizontal(widths).split(area);
     let shown = model.panels();
     let mut all = Vec::new();
     for (panels, place) in columns.into_iter().zip(places.iter()) {
         let panels: Vec<Panel> = panels.iter().copied().filter(|it| shown.contains(it)).collect();
-        let heights = Layout::vertical(panels.iter().map(|_| Constraint::Fill(1))).split(*place);
+        let heights = panels.iter().map(|panel| Constraint::Fill(panel.weight()));
+        let heights = Layout::vertical(heights).split(*place);
         all.extend(panels.into_iter().zip(heights.iter().copied()));
     }
     all
