@@ -120,3 +120,62 @@ fn restore_at_panic() {
         std::process::exit(PANICKED);
     }));
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::File,
+        io::Read,
+        os::fd::{FromRawFd, OwnedFd},
+        process::{Command, Stdio},
+    };
+
+    use super::*;
+
+    /// Opens a pseudo terminal; returns the emulator's end, and that of a program.
+    fn open_terminal() -> (File, OwnedFd) {
+        let (mut master, mut slave) = (-1, -1);
+        let size = libc::winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+        let none = std::ptr::null_mut();
+        // SAFETY: the two descriptors are written and the size is read; both live until the call returns.
+        let opened = unsafe {
+            libc::openpty(&raw mut master, &raw mut slave, none, std::ptr::null(), &raw const size)
+        };
+        assert_eq!(opened, 0, "{}", io::Error::last_os_error());
+        // SAFETY: the descriptors are new, and nobody else owns them.
+        unsafe { (File::from_raw_fd(master), OwnedFd::from_raw_fd(slave)) }
+    }
+
+    #[test]
+    #[ignore = "run in a terminal by the test below"]
+    fn panics_in_a_screen() {
+        let _screen = Screen::enter(Palette { colored: false }).unwrap();
+        panic!("on purpose");
+    }
+
+    #[test]
+    fn a_panic_is_reported_on_the_restored_terminal() {
+        let (mut master, slave) = open_terminal();
+        let end = || Stdio::from(slave.try_clone().unwrap());
+        let test = concat!(module_path!(), "::panics_in_a_screen");
+        let test = test.split_once("::").unwrap().1;
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", test, "--ignored", "--nocapture"])
+            .stdin(end())
+            .stdout(end())
+            .stderr(end())
+            .spawn()
+            .unwrap();
+        drop(slave);
+        let mut written = Vec::new();
+        // Ends with EIO once the program has closed its end.
+        let _ = master.read_to_end(&mut written);
+        assert_eq!(child.wait().unwrap().code(), Some(PANICKED));
+        let text = String::from_utf8_lossy(&written);
+        let at = |part| text.find(part).unwrap_or_else(|| panic!("no {part:?} in {text:?}"));
+        let (entered, left) = (at("\x1b[?1049h"), at("\x1b[?1049l"));
+        // In the usual mode, the terminal writes a carriage return before each line feed.
+        let reported = at("on purpose\r\n");
+        assert!(entered < left && left < reported && at("\x1b[?25h") < reported, "{text:?}");
+    }
+}
