@@ -19,6 +19,7 @@
 //!  keep       which transactions become records
 //!  worker     runs ring to sink, a thread each
 //!  tail       followers of a running agent
+//!  top        what an agent reports to a terminal view
 //!  pipeline   wires workers and sinks
 //!  runs       saves the state of a run for the next one
 //!  agent      reconciles interfaces, rules and configuration with what is desired
@@ -38,6 +39,7 @@ pub mod config;
 pub mod keep;
 
 pub mod tail;
+pub mod top;
 
 pub mod agent;
 mod ending;

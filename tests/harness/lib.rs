@@ -56,6 +56,7 @@ pub mod piped;
 pub mod postgres;
 pub mod process;
 pub mod prometheus;
+pub mod pty;
 pub mod python;
 pub mod registry;
 pub mod scratch;

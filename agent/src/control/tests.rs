@@ -1,6 +1,8 @@
 //! Tests the control socket with a run loop of the test: requests, answers, and clients that violate the
 //! limits.
 
+mod counting;
+
 use std::{
     io::{BufRead, BufReader, Read, Write},
     os::unix::net::UnixStream,
