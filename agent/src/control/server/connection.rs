@@ -66,7 +66,7 @@ impl Context {
             }
             Some(Ok(Call::Top { selection })) => match self.top(*selection, &requester).await {
                 Err(fault) => error_line(&fault),
-                Ok((_follower_slot, counting)) => {
+                Ok(counting) => {
                     if self.write(&mut stream, &line(&serde_json::json!({ "ok": {} }))).await {
                         drop(slot);
                         count::report(&self, stream, counting).await;
@@ -229,11 +229,13 @@ impl Context {
         &self,
         mut selection: Selection,
         requester: &Requester,
-    ) -> Result<(Option<Connection<u32>>, CountingTail), Fault> {
+    ) -> Result<CountingTail, Fault> {
         self.check_interfaces(&selection).await?;
-        let slot = self.follower(requester.uid)?;
         self.check_selection(&mut selection)?;
-        let counting = self.tails.count(&selection).map_err(|too_many| self.too_many(&too_many))?;
+        let counting = self.tails.count(&selection).map_err(|too_many| {
+            self.counts.update(|counts| counts.busy += 1);
+            Fault::new(Reason::Busy, too_many.to_string())
+        })?;
         let Requester { uid, pid, process } = requester;
         tracing::info!(
             target: AUDIT,
@@ -243,7 +245,7 @@ impl Context {
             process,
             "audit: follows the counts"
         );
-        Ok((slot, counting))
+        Ok(counting)
     }
 
     /// Checks a selection against the privacy rules, and normalizes its names.
@@ -251,11 +253,6 @@ impl Context {
         selection
             .check(&self.rules.read().privacy, &self.known)
             .map_err(|refusal| Fault::new(Reason::Refused, refusal.to_string()))
-    }
-
-    fn too_many(&self, error: &impl ToString) -> Fault {
-        self.counts.update(|counts| counts.busy += 1);
-        Fault::new(Reason::Busy, error.to_string())
     }
 
     /// Starts to follow the records; returns also the first line of the answer.
