@@ -12,6 +12,8 @@ mod held_up;
 mod latencies;
 #[path = "telemetry/logs.rs"]
 mod logs;
+#[path = "telemetry/otlp.rs"]
+mod otlp;
 
 use std::{
     collections::{BTreeMap, VecDeque},

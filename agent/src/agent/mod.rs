@@ -405,7 +405,11 @@ impl Agent {
         Ok(changed)
     }
 
-    fn status(&mut self) -> Result<Status, Error> {
+    /// Returns the state of the running agent.
+    ///
+    /// # Errors
+    /// When the kernel's counters cannot be read.
+    pub fn status(&mut self) -> Result<Status, Error> {
         let now = Instant::now();
         let interfaces = self.interfaces_of_interest(now);
         self.vitals.look_at_interfaces(&interfaces);

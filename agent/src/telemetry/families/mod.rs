@@ -11,6 +11,7 @@
 //! labels only there, as the privacy rules show them.
 
 mod dns;
+mod export;
 mod gap;
 mod health;
 mod hooks;
@@ -54,6 +55,8 @@ pub(super) struct Reading<'a> {
     pub(super) now_ns: u64,
     pub(super) control: Counts,
     pub(super) telemetry: server::Counts,
+    /// `None` unless metrics are exported.
+    pub(super) exports: Option<tap53_otlp::Counts>,
     pub(super) followers: usize,
     pub(super) follower_lines_lost: u64,
     pub(super) follower_bytes: usize,
@@ -90,6 +93,7 @@ pub(super) fn all() -> impl Iterator<Item = Metric> {
         .chain(own(health::FAMILIES))
         .chain(own(owners::FAMILIES))
         .chain(own(process::FAMILIES))
+        .chain(own(export::FAMILIES))
 }
 
 /// Reports each instance of a stage, with the values of its labels.
