@@ -14,6 +14,10 @@ mod latencies;
 mod logs;
 #[path = "telemetry/otlp.rs"]
 mod otlp;
+#[path = "telemetry/signals.rs"]
+mod signals;
+#[path = "telemetry/volume.rs"]
+mod volume;
 
 use std::{
     collections::{BTreeMap, VecDeque},
