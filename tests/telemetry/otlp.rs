@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -13,7 +14,7 @@ use tap53_harness::{
     kafka::Security,
     lab::Lab,
     namespace::SERVER_END,
-    opentelemetry::{Access, Collector, Point, Request},
+    opentelemetry::{Access, Collector, Point, Request, busy_file},
     wait,
 };
 use tempfile::TempDir;
@@ -49,7 +50,8 @@ impl Stage {
             "node: node-7\ninterfaces: {{include: [s0]}}\ncapture: {{workers: 2}}\n\
              pair: {{timeout_ms: 300}}\nfilter: {{qtypes: {{deny: [SRV]}}}}\n\
              sinks: [{{type: file, directory: $OUT}}]\ndns_metrics: {{names: true}}\n\
-             telemetry: {{listen: '{PORT}', otlp: {{{otlp}}}}}\n"
+             telemetry: {{listen: '{PORT}', otlp: {{{otlp}}}}}\n\
+             shutdown: {{flush_timeout_ms: 5000}}\n"
         );
         Agent::start(&self.lab.server, &yaml, &[])
     }
@@ -76,6 +78,22 @@ impl Stage {
     }
 }
 
+/// The state of the export in the agent's status.
+fn state(agent: &Agent) -> Result<Value> {
+    let output = agent.command(&["status", "-o", "json"])?.output()?;
+    let status: Value = serde_json::from_slice(&output.stdout).context("the status")?;
+    Ok(status["export"].clone())
+}
+
+/// Waits until the agent's status says that the export fails for `reason`, and returns its message.
+fn wait_for_failure(agent: &Agent, reason: &str) -> Result<String> {
+    wait::until(&format!("the export to fail: {reason}"), DEADLINE, || {
+        let state = state(agent)?;
+        let message = state["failing"]["message"].as_str();
+        Ok(message.filter(|_| state["failing"]["reason"] == reason).map(str::to_owned))
+    })
+}
+
 /// The requests that the collector received so far.
 fn requests(received: &Path) -> Result<Vec<Request>> {
     if received.exists() { Request::all(received) } else { Ok(Vec::new()) }
@@ -85,7 +103,11 @@ fn requests(received: &Path) -> Result<Vec<Request>> {
 fn adds_up(request: &Request) -> Result<f64> {
     let transactions = request.sum("tap53_dns_transactions_total");
     let created = request.sum("tap53_records_created_total");
-    let filtered = request.sum("tap53_records_filtered_total");
+    // Those that record.keep leaves out have been counted.
+    let points = request.points("tap53_records_filtered_total");
+    let is_not_kept = |point: &&Point| point.attributes.iter().any(|of| of == "reason=not_kept");
+    let filtered = points.iter().filter(|point| !is_not_kept(point));
+    let filtered: f64 = filtered.map(|point| point.value).sum();
     ensure!(
         transactions == created - filtered,
         "{transactions} transactions, {created} records less {filtered}"
@@ -224,5 +246,71 @@ fn a_collector_with_tls_and_a_token_gets_the_last_records_at_the_end() -> Result
     let [last] = &requests[..] else { anyhow::bail!("{} requests", requests.len()) };
     assert_eq!(adds_up(last)?, ended.records.len() as f64, "{}", ended.stderr);
     assert!(ended.records.len() > 20, "{}", ended.records.len());
+    Ok(())
+}
+
+#[test]
+fn each_failure_is_counted_and_named_in_the_status() -> Result<()> {
+    let stage = Stage::new()?;
+    let (security, stranger) = (Security::new()?, Security::new()?);
+    let fails = |otlp: &str, reason: &str, expected: &str| -> Result<()> {
+        let agent = stage.agent(&format!("interval_ms: 3600000, {otlp}"))?;
+        let message = wait_for_failure(&agent, reason)?;
+        ensure!(message.contains(expected), "{otlp}: {message}");
+        let text = agent.command(&["status"])?.output()?.stdout;
+        let text = String::from_utf8(text)?;
+        ensure!(text.contains(&message) && text.contains("failing since"), "{text}");
+        let scrape = get(&stage.lab, "/metrics")?.body;
+        let failures = format!("tap53_otlp_export_failures_total{{reason=\"{reason}\"}}");
+        ensure!(series(&scrape)[failures.as_str()] >= 1.0, "{scrape}");
+        ensure!(series(&scrape)["tap53_otlp_exports_total"] == 0.0, "{scrape}");
+        Ok(())
+    };
+    let authority = |of: &Security| format!("ca_file: {}", of.path("ca.pem").display());
+    fails("endpoint: 'http://127.0.0.1:4318'", "unreachable", "Connection refused")?;
+    fails("endpoint: 'http://collector.invalid'", "unreachable", "collector.invalid")?;
+    let plain = stage.collector(None)?;
+    fails("endpoint: 'http://127.0.0.1:4318/wrong'", "refused", "(404)")?;
+    let secure = "endpoint: 'https://127.0.0.1:4318'";
+    fails(&format!("{secure}, {}", authority(&security)), "unreachable", "cannot be reached")?;
+    drop(plain);
+    let _collector = stage.collector(Some(Access { security: &security, token: TOKEN }))?;
+    fails(&format!("{secure}, {}", authority(&stranger)), "untrusted", "UnknownIssuer")?;
+    fails(&format!("{secure}, {}", authority(&security)), "refused", "(401)")?;
+    fails("endpoint: 'http://127.0.0.1:4318'", "refused", "(400)")
+}
+
+#[test]
+fn a_busy_collector_is_left_alone_for_the_time_that_it_requests() -> Result<()> {
+    let stage = Stage::new()?;
+    let busy = busy_file(&stage.received());
+    fs::write(&busy, "3s")?;
+    let _collector = stage.collector(None)?;
+    let started_at = Instant::now();
+    let agent = stage.agent("endpoint: 'http://127.0.0.1:4318', interval_ms: 1000")?;
+    let message = wait_for_failure(&agent, "busy")?;
+    assert!(message.contains("(503)") && message.contains("the backend is busy"), "{message}");
+    fs::remove_file(&busy)?;
+    stage.wait_for("an export after the pause", |_| true)?;
+    // Otherwise the first pause is at most a second.
+    assert!(started_at.elapsed() >= Duration::from_secs(3), "{:?}", started_at.elapsed());
+    let state = wait::until("the state to be good", DEADLINE, || {
+        let state = state(&agent)?;
+        Ok(state["failing"].is_null().then_some(state))
+    })?;
+    assert_eq!(state["failures"]["busy"], 1, "{state}");
+    assert!(state["last_export"].is_string() && state["exports"].as_u64() >= Some(1), "{state}");
+    Ok(())
+}
+
+#[test]
+fn an_agent_whose_collector_is_away_ends_in_time_and_says_what_is_missing() -> Result<()> {
+    let stage = Stage::new()?;
+    let agent = stage.agent("endpoint: 'http://127.0.0.1:4318'")?;
+    stage.ask_everything()?;
+    let ended = agent.stop()?;
+    assert!(ended.stderr.contains("otlp_last_export_failed"), "{}", ended.stderr);
+    // Nothing else waits for the collector, or is lost with it.
+    assert_eq!(ended.ledger["balanced"], true, "{}", ended.ledger);
     Ok(())
 }

@@ -141,7 +141,7 @@ async fn run_agent(
         path: pipeline.path(),
         log,
         started_at,
-        exports: config.telemetry.otlp.is_some(),
+        export: agent.export(),
     };
     let reader = Reader::new(sources);
     let telemetry = telemetry::Server::start(&config.telemetry, reader.clone())

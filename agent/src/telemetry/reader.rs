@@ -7,7 +7,7 @@ use tap53_attribution::Directory;
 use tap53_base::{clock::monotonic_ns, vitals::Liveness};
 use tap53_insight::DnsMetrics;
 use tap53_ledger::Published;
-use tap53_otlp::ExportCounts;
+use tap53_otlp::SharedStatus;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -38,8 +38,8 @@ pub struct Sources {
     pub log: Log,
     /// When the agent started.
     pub started_at: Timestamp,
-    /// True if metrics are exported.
-    pub exports: bool,
+    /// State of the export of metrics, if there is one.
+    pub export: Option<SharedStatus>,
 }
 
 /// Reads all metrics. Cheap to clone.
@@ -49,15 +49,13 @@ pub struct Reader(Arc<Inner>);
 struct Inner {
     sources: Sources,
     port: Published<PortCounts>,
-    exports: ExportCounts,
 }
 
 impl Reader {
     /// Creates a reader of these sources.
     #[must_use]
     pub fn new(sources: Sources) -> Self {
-        let (port, exports) = (Published::default(), ExportCounts::default());
-        Self(Arc::new(Inner { sources, port, exports }))
+        Self(Arc::new(Inner { sources, port: Published::default() }))
     }
 
     pub(super) fn sources(&self) -> &Sources {
@@ -67,11 +65,6 @@ impl Reader {
     /// Returns the counts of the telemetry port.
     pub(super) fn port(&self) -> &Published<PortCounts> {
         &self.0.port
-    }
-
-    /// Returns the counts of the export.
-    pub(super) fn exports(&self) -> &ExportCounts {
-        &self.0.exports
     }
 
     /// Requests the agent's status from the run loop; `None` if that has ended.
@@ -92,7 +85,6 @@ impl Reader {
             now_ns: monotonic_ns(),
             control: control.read(),
             telemetry: self.0.port.read(),
-            exports: self.0.sources.exports.then(|| self.0.exports.read()),
             followers: tails.followers(),
             follower_lines_lost: tails.lines_lost(),
             follower_bytes: tails.bytes_waiting(),

@@ -74,7 +74,8 @@ pub struct Collector {
 
 impl Collector {
     /// Starts it on [`ADDRESS`] in `namespace`, and waits until it accepts requests. It appends them to
-    /// the file `received`. With `access`, it requires TLS and a token.
+    /// the file `received`, or is busy while there is a [`busy_file`]. With `access`, it requires TLS and a
+    /// token.
     ///
     /// # Errors
     /// When it cannot be built or does not start.
@@ -98,7 +99,7 @@ impl Collector {
         let configuration = json!({
             "extensions": extensions,
             "receivers": {"otlp": {"protocols": {"http": http}}},
-            "exporters": {"lines": {"path": received}},
+            "exporters": {"lines": {"path": received, "busy": busy_file(received)}},
             "service": {
                 "extensions": names,
                 "telemetry": {"metrics": {"level": "none"}},
@@ -119,6 +120,13 @@ impl Collector {
     pub fn log(&self) -> String {
         self.process.stderr().text()
     }
+}
+
+/// The file that makes a collector busy, which appends to the file `received`. It has the time after which
+/// to retry, such as `2s`.
+#[must_use]
+pub fn busy_file(received: &Path) -> PathBuf {
+    received.with_extension("busy")
 }
 
 /// A point as the collector received it.

@@ -10,13 +10,15 @@ use http::{
 use http_body_util::Full;
 use hyper::body::Bytes;
 use jiff::{Timestamp, fmt::rfc2822};
-use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
+use opentelemetry_proto::tonic::collector::metrics::v1::{
+    ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+};
 use prost::Message;
-use tap53_http::{Answer, secret, sensitive, shortened};
+use tap53_http::{Answer, block_on, secret, sensitive, shortened};
 
 use crate::{
     config::{Compression, OtlpConfig},
-    counts::Failure,
+    status::Failure,
 };
 
 /// The most bytes of an answer.
@@ -27,7 +29,7 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(600);
 
 const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
 
-/// Reasons why a request failed. Each text follows the URL.
+/// Reasons why a request failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Error {
     #[error(transparent)]
@@ -51,6 +53,14 @@ impl Error {
         }
     }
 
+    /// Returns a clause that says what failed.
+    pub(crate) fn clause(&self) -> String {
+        match self {
+            Self::Http(tap53_http::Error::File { .. }) => self.to_string(),
+            _ => format!("the collector {self}"),
+        }
+    }
+
     /// True if the same may succeed soon; otherwise somebody has to change something.
     pub(crate) const fn is_temporary(&self) -> bool {
         matches!(
@@ -68,13 +78,20 @@ impl Error {
     }
 }
 
-/// What the collector did with an accepted request.
+/// What the collector did with a request that it accepted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Accepted {
     /// Points that it rejected.
     pub(crate) rejected: u64,
     /// Its message; empty unless it rejected points, or warns.
     pub(crate) message: String,
+}
+
+impl Accepted {
+    /// True if the collector rejected points, or warns.
+    pub(crate) const fn is_notable(&self) -> bool {
+        self.rejected > 0 || !self.message.is_empty()
+    }
 }
 
 /// The error of gRPC in an answer (google.rpc.Status).
@@ -129,6 +146,17 @@ impl<'a> Client<'a> {
         };
         request.body(Full::new(body.into()))
     }
+}
+
+/// Sends the collector a request without metrics, with this thread.
+///
+/// # Errors
+/// Why it would not accept metrics now: the kind of the failure, and its message.
+pub fn try_collector(config: &OtlpConfig) -> Result<(), (Failure, String)> {
+    let request = ExportMetricsServiceRequest::default().encode_to_vec();
+    let attempt = async { Client::new(config)?.send(&request).await };
+    let accepted = block_on(attempt).map_err(Error::Http).flatten();
+    accepted.map(|_| ()).map_err(|error| (error.failure(), error.clause()))
 }
 
 fn gzip(body: &[u8]) -> Vec<u8> {

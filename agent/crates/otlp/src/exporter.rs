@@ -17,10 +17,10 @@ use tokio::{
 use crate::{
     client::{Client, Error},
     config::OtlpConfig,
-    counts::ExportCounts,
     failure_log::FailureLog,
     metric::Metrics,
     request::encode,
+    status::SharedStatus,
 };
 
 /// Pauses after temporary failures.
@@ -60,7 +60,7 @@ impl Exporter {
     pub fn start(
         config: OtlpConfig,
         mut resource: Vec<(String, String)>,
-        counts: ExportCounts,
+        status: SharedStatus,
         source: impl Source,
     ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -75,7 +75,7 @@ impl Exporter {
         resource.retain(|(name, _)| !configured.contains_key(name));
         resource.extend(configured.iter().map(|(name, value)| (name.clone(), value.clone())));
         let log = FailureLog::default();
-        let worker = Worker { url, config, resource, counts, backoff: BACKOFF, log };
+        let worker = Worker { url, config, resource, status, backoff: BACKOFF, log };
         let (last, is_last) = oneshot::channel();
         let work = move || {
             runtime.block_on(run(worker, source, is_last));
@@ -115,7 +115,7 @@ struct Worker {
     url: String,
     config: OtlpConfig,
     resource: Vec<(String, String)>,
-    counts: ExportCounts,
+    status: SharedStatus,
     backoff: Backoff,
     log: FailureLog,
 }
@@ -142,11 +142,11 @@ impl Worker {
         let sent = self.send(metrics).await;
         match &sent {
             Ok(()) => {
-                self.counts.exported(Timestamp::now());
+                self.status.exported(Timestamp::now());
                 self.log.exported(&self.url);
             }
             Err(error) => {
-                self.counts.failed(error.failure());
+                self.status.failed(error, Timestamp::now());
                 self.log.failed(&self.url, error);
             }
         }
@@ -157,7 +157,7 @@ impl Worker {
         let client = Client::new(&self.config)?;
         for request in encode(&self.resource, metrics.clone()) {
             let accepted = client.send(&request.body).await?;
-            self.counts.accepted(request.points, accepted.rejected);
+            self.status.accepted(request.points, &accepted);
             self.log.accepted(&self.url, &accepted);
         }
         Ok(())

@@ -7,12 +7,12 @@ use crate::client::{Accepted, Error};
 #[derive(Debug, Default)]
 pub(crate) struct FailureLog {
     failure: Option<String>,
-    message: String,
+    message: Option<String>,
 }
 
 impl FailureLog {
     pub(crate) fn failed(&mut self, url: &str, error: &Error) {
-        let text = error.to_string();
+        let text = error.clause();
         if self.failure.as_ref() == Some(&text) {
             return;
         }
@@ -22,14 +22,14 @@ impl FailureLog {
                 event = "otlp_export_failed",
                 url,
                 reason,
-                "metrics are not exported: the collector {text}; retrying"
+                "metrics are not exported: {text}; retrying"
             );
         } else {
             tracing::error!(
                 event = "otlp_export_refused",
                 url,
                 reason,
-                "metrics are not exported: the collector {text}; trying again at each interval"
+                "metrics are not exported: {text}; trying again at each interval"
             );
         }
         self.failure = Some(text);
@@ -44,7 +44,7 @@ impl FailureLog {
     /// Logs what the collector says about an accepted request, unless it said the same before.
     pub(crate) fn accepted(&mut self, url: &str, accepted: &Accepted) {
         let Accepted { rejected, message } = accepted;
-        if (*rejected == 0 && message.is_empty()) || self.message == *message {
+        if !accepted.is_notable() || self.message.as_ref() == Some(message) {
             return;
         }
         tracing::warn!(
@@ -53,6 +53,6 @@ impl FailureLog {
             rejected,
             "the collector accepted a request in part: {message}"
         );
-        self.message.clone_from(message);
+        self.message = Some(message.clone());
     }
 }

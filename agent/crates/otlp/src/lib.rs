@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  the agent ─ Source ─▶ Metrics ─ request ─▶ messages ─ client ─▶ POST …/v1/metrics
-//!                                                            └──▶ ExportCounts ─▶ /metrics
+//!                                                            └──▶ Status ─▶ /metrics, tap53 status
 //! ```
 //!
 //! - **Nothing waits in a queue.** Values are totals since the start (cumulative temporality), so the next
@@ -14,14 +14,15 @@
 
 mod client;
 pub mod config;
-mod counts;
 mod exporter;
 mod failure_log;
 mod metric;
 mod request;
+mod status;
 #[cfg(test)]
 mod tests;
 
-pub use counts::{Counts, ExportCounts, Failure};
+pub use client::try_collector;
 pub use exporter::{Exporter, Source};
 pub use metric::{Attributes, Distribution, Metric, Metrics, Number, Points};
+pub use status::{Failing, Failure, SharedStatus, Status};

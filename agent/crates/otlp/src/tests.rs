@@ -1,4 +1,4 @@
-//! The exporter with an HTTP server in this process. `tests/opentelemetry.rs` has a real collector.
+//! The exporter with an HTTP server in this process. `tests/telemetry/otlp.rs` has a real collector.
 
 use std::{
     collections::BTreeMap,
@@ -11,6 +11,7 @@ use std::{
 };
 
 use flate2::read::GzDecoder;
+use jiff::Timestamp;
 use opentelemetry_proto::tonic::collector::metrics::v1::{
     ExportMetricsPartialSuccess, ExportMetricsServiceRequest, ExportMetricsServiceResponse,
 };
@@ -18,7 +19,7 @@ use prost::Message as _;
 use tap53_base::settings::{Section, parse};
 
 use crate::{
-    Counts, ExportCounts, Exporter, Failure, Metric, Metrics, Number, Points, Source,
+    Exporter, Failure, Metric, Metrics, Number, Points, SharedStatus, Source, Status,
     config::{Compression, OtlpConfig},
 };
 
@@ -120,16 +121,16 @@ fn config(server: SocketAddr) -> OtlpConfig {
 }
 
 /// Starts an export of `readings` readings.
-fn export(config: OtlpConfig, readings: u64) -> (Exporter, ExportCounts) {
+fn export(config: OtlpConfig, readings: u64) -> (Exporter, SharedStatus) {
     let (sender, source) = mpsc::channel();
     (1..=readings).for_each(|number| sender.send(number).unwrap());
-    let counts = ExportCounts::default();
+    let status = SharedStatus::new(config.url());
     let resource = vec![("service.name".to_owned(), "tap53".to_owned())];
-    let exporter = Exporter::start(config, resource, counts.clone(), Readings(source)).unwrap();
-    (exporter, counts)
+    let exporter = Exporter::start(config, resource, status.clone(), Readings(source)).unwrap();
+    (exporter, status)
 }
 
-fn failures(of: &Counts) -> Vec<(&'static str, u64)> {
+fn failures(of: &Status) -> Vec<(&'static str, u64)> {
     let counts = Failure::ALL.into_iter().map(Failure::name).zip(of.failures);
     counts.filter(|(_, count)| *count > 0).collect()
 }
@@ -156,7 +157,7 @@ fn a_busy_collector_gets_a_new_reading_later_and_every_outcome_is_counted() {
     config.headers.insert("x-scope".to_owned(), "tenant".parse().unwrap());
     config.header_files.insert("authorization".to_owned(), token);
     let begun_at = Instant::now();
-    let (exporter, counts) = export(config, 4);
+    let (exporter, status) = export(config, 4);
     let next = || received.recv_timeout(DEADLINE).unwrap();
     let first = next();
     assert_eq!(first.line, "POST /v1/metrics HTTP/1.1");
@@ -172,33 +173,34 @@ fn a_busy_collector_gets_a_new_reading_later_and_every_outcome_is_counted() {
     assert!(begun_at.elapsed() >= Duration::from_secs(1), "the pause that it requested");
     assert_eq!([next().value(), next().value()], [3, 4]);
     // Until the answer is read: the last export does not wait for it.
-    while counts.read().exports == 0 {
-        assert!(begun_at.elapsed() < DEADLINE, "{:?}", counts.read());
+    while status.read().exports == 0 {
+        assert!(begun_at.elapsed() < DEADLINE, "{:?}", status.read());
         thread::yield_now();
     }
     exporter.finish(metrics(5), Instant::now() + DEADLINE);
     assert_eq!(next().value(), 5, "the last export");
-    let counts = counts.read();
-    assert_eq!((counts.exports, counts.points, counts.rejected_points), (2, 2, 1));
-    assert_eq!(failures(&counts), [("busy", 2), ("refused", 1)]);
-    assert!(counts.last_export.is_some());
+    let status = status.read();
+    assert_eq!((status.exports, status.points_sent, status.points_rejected), (2, 2, 1));
+    assert_eq!(failures(&status), [("busy", 2), ("refused", 1)]);
+    assert_eq!(status.warning.as_deref(), Some("too old"));
+    assert!(status.last_export.is_some() && status.failing.is_none(), "{status:?}");
 }
 
 #[test]
 fn the_last_export_waits_for_the_collector_until_the_deadline_and_no_longer() {
     let (server, received) = serve(vec![answer("503 x", b""), answer("200 x", b"")]);
-    let (exporter, counts) = export(config(server), 0);
+    let (exporter, status) = export(config(server), 0);
     exporter.finish(metrics(7), Instant::now() + DEADLINE);
     let values = [(); 2].map(|()| received.recv_timeout(DEADLINE).unwrap().value());
-    assert_eq!((values, counts.read().exports), ([7, 7], 1));
+    assert_eq!((values, status.read().exports), ([7, 7], 1));
 
     // It accepts the connection and does not answer.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let (exporter, counts) = export(config(silent.local_addr().unwrap()), 0);
+    let (exporter, status) = export(config(silent.local_addr().unwrap()), 0);
     let begun_at = Instant::now();
     exporter.finish(metrics(8), begun_at + Duration::from_millis(100));
     assert!(begun_at.elapsed() < DEADLINE, "the timeout of a request is longer");
-    assert_eq!(counts.read().exports, 0);
+    assert_eq!(status.read().exports, 0);
 }
 
 #[test]
@@ -259,4 +261,43 @@ fn contradictions_are_refused_with_the_key_and_without_a_secret() {
         assert!(problems[0].contains(problem), "{yaml}: {problems:?}");
         assert!(!problems.concat().contains("secret"), "{problems:?}");
     }
+}
+
+#[test]
+fn the_state_says_why_an_export_fails_and_since_when() {
+    let (server, received) = serve(vec![answer("404 x", b""), answer("429 x", b"")]);
+    let (exporter, status) = export(config(server), 2);
+    let received = [(); 2].map(|()| received.recv_timeout(DEADLINE).unwrap().value());
+    assert_eq!(received, [1, 2]);
+    let begun_at = Instant::now();
+    while failures(&status.read()).len() < 2 {
+        assert!(begun_at.elapsed() < DEADLINE, "{:?}", status.read());
+        thread::yield_now();
+    }
+    drop(exporter);
+    let status = status.read();
+    let failing = status.failing.unwrap();
+    assert_eq!(
+        (failing.reason, failing.message.as_str()),
+        ("busy", "the collector cannot accept metrics now (429): no reason given")
+    );
+    assert_eq!(status.url, format!("http://{server}/v1/metrics"));
+    assert!(status.last_export.is_none() && failing.since <= Timestamp::now());
+}
+
+#[test]
+fn a_missing_file_is_a_failure_that_names_the_file() {
+    let (server, _received) = serve(Vec::new());
+    let mut config = config(server);
+    config.header_files.insert("authorization".to_owned(), "/no/such/token".into());
+    let (exporter, status) = export(config, 1);
+    let begun_at = Instant::now();
+    while status.read().failing.is_none() {
+        assert!(begun_at.elapsed() < DEADLINE, "{:?}", status.read());
+        thread::yield_now();
+    }
+    drop(exporter);
+    let failing = status.read().failing.unwrap();
+    assert_eq!(failing.reason, "file");
+    assert!(failing.message.starts_with("cannot use /no/such/token: "), "{}", failing.message);
 }

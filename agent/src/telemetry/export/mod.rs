@@ -38,10 +38,12 @@ impl Export {
     /// # Errors
     /// When the thread cannot be started.
     pub fn start(config: &Config, run: &str, reader: &Reader) -> io::Result<Option<Self>> {
-        let Some(otlp) = config.telemetry.otlp.clone() else { return Ok(None) };
+        let otlp = config.telemetry.otlp.clone();
+        let Some((otlp, status)) = otlp.zip(reader.sources().export.clone()) else {
+            return Ok(None);
+        };
         let source = RunLoop(reader.clone());
-        let counts = reader.exports().clone();
-        let exporter = Exporter::start(otlp, resource(config, run), counts, source)?;
+        let exporter = Exporter::start(otlp, resource(config, run), status, source)?;
         Ok(Some(Self { exporter, reader: reader.clone() }))
     }
 

@@ -1,6 +1,6 @@
 //! The export by OTLP; empty unless it is configured.
 
-use tap53_otlp::{Counts, Failure};
+use tap53_otlp::{Failure, Status};
 
 use super::{Counter, Family, Gauge, Reading};
 
@@ -30,14 +30,14 @@ pub(super) const FAMILIES: &[Family] = &[
         kind: Counter,
         help: "Points in requests that the collector accepted, including those that it rejected.",
         labels: &[],
-        collect: |r, s| if_exporting(r, |of| s.count(&[], of.points)),
+        collect: |r, s| if_exporting(r, |of| s.count(&[], of.points_sent)),
     },
     Family {
         name: "tap53_otlp_points_rejected_total",
         kind: Counter,
         help: "Points that the collector rejected in requests that it accepted.",
         labels: &[],
-        collect: |r, s| if_exporting(r, |of| s.count(&[], of.rejected_points)),
+        collect: |r, s| if_exporting(r, |of| s.count(&[], of.points_rejected)),
     },
     Family {
         name: "tap53_otlp_last_export_timestamp_seconds",
@@ -54,8 +54,8 @@ pub(super) const FAMILIES: &[Family] = &[
     },
 ];
 
-fn if_exporting(reading: &Reading<'_>, report: impl FnOnce(&Counts)) {
-    if let Some(counts) = &reading.exports {
-        report(counts);
+fn if_exporting(reading: &Reading<'_>, report: impl FnOnce(&Status)) {
+    if let Some(status) = &reading.status.export {
+        report(status);
     }
 }

@@ -56,8 +56,6 @@ pub(super) struct Reading<'a> {
     pub(super) now_ns: u64,
     pub(super) control: Counts,
     pub(super) telemetry: server::Counts,
-    /// `None` unless metrics are exported.
-    pub(super) exports: Option<tap53_otlp::Counts>,
     pub(super) followers: usize,
     pub(super) follower_lines_lost: u64,
     pub(super) follower_bytes: usize,

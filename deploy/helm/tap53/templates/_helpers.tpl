@@ -37,8 +37,7 @@ app.kubernetes.io/component: agent
 {{- end -}}
 
 {{/* Ports of the brokers and schema registries of all Kafka sinks, and of the collector that metrics are
-     exported to, as a JSON list, sorted, without
-     duplicates. */}}
+     exported to, as a JSON list, sorted, without duplicates. */}}
 {{- define "tap53.outgoingPorts" -}}
 {{- $ports := list -}}
 {{- range .Values.config.sinks -}}
@@ -54,10 +53,9 @@ app.kubernetes.io/component: agent
 {{- end -}}
 {{- end -}}
 {{- end -}}
-{{- $otlp := dig "otlp" "endpoint" "" (.Values.config.telemetry | default dict) -}}
-{{- if $otlp -}}
-{{- $port := regexFind ":[0-9]+$" (urlParse $otlp).host | trimPrefix ":" -}}
-{{- $ports = append $ports (default (ternary "443" "80" (hasPrefix "https:" $otlp)) $port) -}}
+{{- with ((.Values.config.telemetry | default dict).otlp | default dict).endpoint -}}
+{{- $port := regexFind ":[0-9]+$" (urlParse .).host | trimPrefix ":" -}}
+{{- $ports = append $ports (default (ternary "443" "80" (hasPrefix "https:" .)) $port) -}}
 {{- end -}}
 {{- $ports | uniq | sortAlpha | toJson -}}
 {{- end -}}

@@ -1,13 +1,17 @@
 // Command collector is the OpenTelemetry Collector with its published receiver of OTLP and check of
 // bearer tokens, put together as its own builder does, and an exporter of ours that appends each
-// request to a file, as a line of JSON.
+// request to a file, as a line of JSON. While another file exists, the exporter is busy instead.
 package main
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"log"
 	"os"
+	"strings"
 	"sync"
+	"time"
 
 	"github.com/open-telemetry/opentelemetry-collector-contrib/extension/bearertokenauthextension"
 	"go.opentelemetry.io/collector/component"
@@ -22,6 +26,10 @@ import (
 	"go.opentelemetry.io/collector/receiver"
 	"go.opentelemetry.io/collector/receiver/otlpreceiver"
 	"go.opentelemetry.io/collector/service/telemetry/otelconftelemetry"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 )
 
 func main() {
@@ -57,9 +65,11 @@ func factories() (factories otelcol.Factories, err error) {
 	return factories, err
 }
 
-// linesConfig names the file to append to.
+// linesConfig names the file to append to, and the one that makes the exporter busy. It has the time
+// after which to retry, such as "2s".
 type linesConfig struct {
 	Path string `mapstructure:"path"`
+	Busy string `mapstructure:"busy"`
 }
 
 func linesFactory() exporter.Factory {
@@ -71,7 +81,7 @@ func linesFactory() exporter.Factory {
 		if err != nil {
 			return nil, err
 		}
-		lines := &lines{file: file}
+		lines := &lines{file: file, busy: config.(*linesConfig).Busy}
 		return exporterhelper.NewMetrics(ctx, settings, config, lines.push)
 	}
 	return exporter.NewFactory(
@@ -84,9 +94,35 @@ func linesFactory() exporter.Factory {
 type lines struct {
 	lock sync.Mutex
 	file *os.File
+	busy string
+}
+
+// throttled returns the error of a busy backend, which the receiver answers with 503 and Retry-After; nil
+// if the exporter is not busy.
+func (lines *lines) throttled() error {
+	text, err := os.ReadFile(lines.busy)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	after, err := time.ParseDuration(strings.TrimSpace(string(text)))
+	if err != nil {
+		return err
+	}
+	retry := &errdetails.RetryInfo{RetryDelay: durationpb.New(after)}
+	busy, err := status.New(codes.Unavailable, "the backend is busy").WithDetails(retry)
+	if err != nil {
+		return err
+	}
+	return busy.Err()
 }
 
 func (lines *lines) push(_ context.Context, metrics pmetric.Metrics) error {
+	if err := lines.throttled(); err != nil {
+		return err
+	}
 	line, err := (&pmetric.JSONMarshaler{}).MarshalMetrics(metrics)
 	if err != nil {
 		return err
