@@ -21,7 +21,8 @@ use tempfile::TempDir;
 
 use super::{DEADLINE, PORT, get, series};
 
-const TOKEN: &str = "a token of the collector";
+/// Without spaces: the collector reads several tokens otherwise.
+const TOKEN: &str = "token-of-the-collector";
 
 /// Families that do not change between a quiet agent's export and a scrape.
 const STABLE: [&str; 4] = ["tap53_dns_", "tap53_hook_", "tap53_records_", "tap53_messages_"];
@@ -85,13 +86,14 @@ fn state(agent: &Agent) -> Result<Value> {
     Ok(status["export"].clone())
 }
 
-/// Waits until the agent's status says that the export fails for `reason`, and returns its message.
+/// Waits until the agent's status says that the export fails, requires `reason`, and returns the message.
 fn wait_for_failure(agent: &Agent, reason: &str) -> Result<String> {
-    wait::until(&format!("the export to fail: {reason}"), DEADLINE, || {
+    let failing = wait::until("the export to fail", DEADLINE, || {
         let state = state(agent)?;
-        let message = state["failing"]["message"].as_str();
-        Ok(message.filter(|_| state["failing"]["reason"] == reason).map(str::to_owned))
-    })
+        Ok(Some(state["failing"].clone()).filter(|failing| !failing.is_null()))
+    })?;
+    ensure!(failing["reason"] == reason, "{failing}");
+    Ok(failing["message"].as_str().context("a message")?.to_owned())
 }
 
 /// The requests that the collector received so far.
@@ -227,7 +229,7 @@ fn a_collector_with_tls_and_a_token_gets_the_last_records_at_the_end() -> Result
     let security = Security::new()?;
     let _collector = stage.collector(Some(Access { security: &security, token: TOKEN }))?;
     let token = stage.directory.path().join("token");
-    fs::write(&token, format!("Bearer not {TOKEN}\n"))?;
+    fs::write(&token, format!("Bearer not-{TOKEN}\n"))?;
     let agent = stage.agent(&format!(
         "endpoint: 'https://127.0.0.1:4318', ca_file: {}, header_files: {{Authorization: {}}}, \
          interval_ms: 3600000",
@@ -243,7 +245,9 @@ fn a_collector_with_tls_and_a_token_gets_the_last_records_at_the_end() -> Result
     stage.ask_everything()?;
     let ended = agent.stop()?;
     let requests = requests(&stage.received())?;
-    let [last] = &requests[..] else { anyhow::bail!("{} requests", requests.len()) };
+    let [last] = &requests[..] else {
+        anyhow::bail!("{} requests\n{}", requests.len(), ended.stderr)
+    };
     assert_eq!(adds_up(last)?, ended.records.len() as f64, "{}", ended.stderr);
     assert!(ended.records.len() > 20, "{}", ended.records.len());
     Ok(())
@@ -268,16 +272,15 @@ fn each_failure_is_counted_and_named_in_the_status() -> Result<()> {
     };
     let authority = |of: &Security| format!("ca_file: {}", of.path("ca.pem").display());
     fails("endpoint: 'http://127.0.0.1:4318'", "unreachable", "Connection refused")?;
-    fails("endpoint: 'http://collector.invalid'", "unreachable", "collector.invalid")?;
+    fails("endpoint: 'http://collector.invalid'", "unreachable", "dns error")?;
     let plain = stage.collector(None)?;
     fails("endpoint: 'http://127.0.0.1:4318/wrong'", "refused", "(404)")?;
     let secure = "endpoint: 'https://127.0.0.1:4318'";
     fails(&format!("{secure}, {}", authority(&security)), "unreachable", "cannot be reached")?;
     drop(plain);
     let _collector = stage.collector(Some(Access { security: &security, token: TOKEN }))?;
-    fails(&format!("{secure}, {}", authority(&stranger)), "untrusted", "UnknownIssuer")?;
-    fails(&format!("{secure}, {}", authority(&security)), "refused", "(401)")?;
-    fails("endpoint: 'http://127.0.0.1:4318'", "refused", "(400)")
+    fails(&format!("{secure}, {}", authority(&stranger)), "untrusted", "not trusted")?;
+    fails(&format!("{secure}, {}", authority(&security)), "refused", "(401)")
 }
 
 #[test]

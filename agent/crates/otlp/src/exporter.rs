@@ -174,14 +174,16 @@ impl Worker {
             }
         };
         let left = deadline.saturating_duration_since(Instant::now());
-        let is_exported = matches!(timeout(left, attempts).await, Ok(Ok(())));
-        if !is_exported {
-            tracing::error!(
-                event = "otlp_last_export_failed",
-                url = self.url,
-                "the final metrics were not exported; the ledger has them"
-            );
-        }
+        let why = match timeout(left, attempts).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.clause(),
+            Err(_) => "no time is left".to_owned(),
+        };
+        tracing::error!(
+            event = "otlp_last_export_failed",
+            url = self.url,
+            "the final metrics were not exported: {why}; the ledger has them"
+        );
     }
 }
 
