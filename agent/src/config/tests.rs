@@ -4,9 +4,13 @@ mod keep;
 mod kubernetes;
 mod privacy;
 
+use std::collections::BTreeMap;
+
+use http::HeaderValue;
 use tap53_capture::interfaces::{Interface, Selector};
 use tap53_dns::Kept;
 use tap53_ebpf::settings::{PortSet, features};
+use tap53_otlp::config::{Compression, OtlpConfig};
 use tap53_records::encode::{Key, Profile};
 
 use super::*;
