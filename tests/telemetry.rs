@@ -12,6 +12,8 @@ mod held_up;
 mod latencies;
 #[path = "telemetry/logs.rs"]
 mod logs;
+#[path = "telemetry/otlp.rs"]
+mod otlp;
 #[path = "telemetry/signals.rs"]
 mod signals;
 #[path = "telemetry/volume.rs"]

@@ -95,6 +95,21 @@ fn each_value_changes_its_own_lines_only() -> Result<()> {
         // The API server's is there already.
         assert_eq!(registry.contains(&rule), port != "443", "{registry:?}");
     }
+    for (endpoint, port) in [
+        ("http://collector.observability.svc:4318", "4318"),
+        ("http://[2001:db8::1]:4319/otlp", "4319"),
+        ("http://collector", "80"),
+    ] {
+        let export = format!("config.telemetry.otlp.endpoint={endpoint}");
+        assert_eq!(
+            differing(&["--set-literal", &export])?,
+            [
+                format!("- {{protocol: TCP, port: {port}}}"),
+                "otlp:".to_owned(),
+                format!("endpoint: {endpoint}"),
+            ]
+        );
+    }
     assert_eq!(
         differing(&["--set", "image.tag=1.2.3", "--set", "fullnameOverride=tap53"])?,
         ["image: ghcr.io/tap53/tap53:1.2.3"; 2]

@@ -1,6 +1,7 @@
 //! `tap53 status`.
 
 mod enrichment;
+mod export;
 mod health;
 mod interfaces;
 mod watch;
@@ -36,6 +37,7 @@ use super::{
 };
 use crate::exit;
 use enrichment::enrichment_text;
+use export::export_text;
 use health::health_table;
 use interfaces::folded_table;
 pub(super) use interfaces::interface_table;
@@ -213,17 +215,19 @@ fn text(answer: &StatusAnswer) -> anyhow::Result<String> {
         text.push_str(&config_text(&config, colored));
     }
     text.push_str(&enrichment_text(status.get("enrichment").unwrap_or(&Value::Null), colored));
+    text.push_str(&export_text(status.get("export").unwrap_or(&Value::Null), colored));
     text.push('\n');
     text.push_str(&folded_table(&interfaces(status)?, &status["ledger"]));
     // Keys that this version has no text for, such as those of a newer agent.
     for (key, value) in status.as_object().into_iter().flatten() {
-        const SHOWN: [&str; 10] = [
+        const SHOWN: [&str; 11] = [
             "version",
             "revision",
             "node",
             "uptime_s",
             "config",
             "enrichment",
+            "export",
             "health",
             "interfaces",
             "control",

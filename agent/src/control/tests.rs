@@ -103,6 +103,7 @@ pub(crate) fn status() -> Status {
         enrichment: enrich::Status { enabled: true, pods: 3, ..Default::default() },
         health: Health::default(),
         interfaces: vec![interface("eth0")],
+        export: None,
         ledger: Ledger::new(&Sources {
             node: "node-1".to_owned(),
             run: [7; 8],

@@ -19,6 +19,7 @@ mod kafka;
 mod kernel;
 mod kubernetes;
 mod live;
+mod otlp;
 mod outputs;
 mod privileges;
 mod registry;
@@ -165,6 +166,7 @@ pub fn examine(subject: &Subject<'_>) -> Report {
     }
     checks.extend(control::look(config));
     checks.extend(config.map(telemetry::look));
+    checks.extend(config.and_then(otlp::look));
     checks.extend(clock::look());
     if let Some(server) = subject.live {
         checks.extend(live::look(config, server));

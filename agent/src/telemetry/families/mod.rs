@@ -11,6 +11,7 @@
 //! labels only there, as the privacy rules show them.
 
 mod dns;
+mod export;
 mod gap;
 mod health;
 mod hooks;
@@ -92,6 +93,7 @@ pub(super) fn all() -> impl Iterator<Item = Metric> {
         .chain(own(health::FAMILIES))
         .chain(own(owners::FAMILIES))
         .chain(own(process::FAMILIES))
+        .chain(own(export::FAMILIES))
 }
 
 /// Reports each instance of a stage, with the values of its labels.

@@ -36,9 +36,9 @@ app.kubernetes.io/component: agent
 {{- end -}}
 {{- end -}}
 
-{{/* Ports of the brokers and schema registries of all Kafka sinks, as a JSON list, sorted, without
-     duplicates. */}}
-{{- define "tap53.kafkaPorts" -}}
+{{/* Ports of the brokers and schema registries of all Kafka sinks, and of the collector that metrics are
+     exported to, as a JSON list, sorted, without duplicates. */}}
+{{- define "tap53.outgoingPorts" -}}
 {{- $ports := list -}}
 {{- range .Values.config.sinks -}}
 {{- if eq .type "kafka" -}}
@@ -52,6 +52,10 @@ app.kubernetes.io/component: agent
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+{{- with ((.Values.config.telemetry | default dict).otlp | default dict).endpoint -}}
+{{- $port := regexFind ":[0-9]+$" (urlParse .).host | trimPrefix ":" -}}
+{{- $ports = append $ports (default (ternary "443" "80" (hasPrefix "https:" .)) $port) -}}
 {{- end -}}
 {{- $ports | uniq | sortAlpha | toJson -}}
 {{- end -}}
