@@ -111,7 +111,7 @@ pub struct PastRequest {
 pub enum Reason {
     /// This user is not allowed.
     Denied,
-    /// Too many connections or followers.
+    /// Too many connections.
     Busy,
     /// The request did not arrive in time.
     TimedOut,
@@ -161,6 +161,8 @@ pub enum Note {
     },
     /// The stream has ended, for this reason.
     End(String),
+    /// The stream has ended because a newer follower took its place, for this reason.
+    Displaced(String),
 }
 
 /// Parses a request, without its line feed.
