@@ -137,6 +137,7 @@ async fn run_agent(
         owners,
         path: pipeline.path(),
         log,
+        pod_interfaces: telemetry_config.pod_interfaces,
     };
     let telemetry = telemetry::Server::start(&telemetry_config, sources)
         .context("cannot start the thread of the telemetry port")?;

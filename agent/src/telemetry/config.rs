@@ -5,8 +5,9 @@ use std::{
     time::Duration,
 };
 
+use clap::ValueEnum;
 use serde::Serialize;
-use tap53_base::settings::{Section, as_milliseconds, boolean, milliseconds, text};
+use tap53_base::settings::{Section, as_milliseconds, boolean, choice, milliseconds, text};
 
 /// Default port. Not 9153, which CoreDNS uses on many nodes.
 const PORT: u16 = 9530;
@@ -21,6 +22,18 @@ pub struct TelemetryConfig {
     /// Time without a heartbeat of a worker after which the agent is not alive.
     #[serde(rename = "heartbeat_timeout_ms", serialize_with = "as_milliseconds")]
     pub heartbeat_timeout: Duration,
+    /// Series for interfaces of pods.
+    pub pod_interfaces: PodInterfaces,
+}
+
+/// Series for the ends of pairs (veth, netkit), of which there is one for each pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum PodInterfaces {
+    /// One for all of them.
+    Summed,
+    /// One for each of them.
+    Each,
 }
 
 /// The shortest [`heartbeat_timeout`](TelemetryConfig::heartbeat_timeout).
@@ -38,6 +51,7 @@ impl TelemetryConfig {
             heartbeat_timeout: section
                 .read("heartbeat_timeout_ms", milliseconds(SHORTEST_HEARTBEAT_TIMEOUT_MS..=600_000))
                 .unwrap_or(Duration::from_secs(15)),
+            pod_interfaces: section.read("pod_interfaces", choice).unwrap_or(PodInterfaces::Summed),
         }
     }
 }

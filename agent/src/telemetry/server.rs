@@ -65,7 +65,7 @@ use super::{
 use crate::{
     control::{self, Status},
     tail::Tails,
-    telemetry::config::TelemetryConfig,
+    telemetry::config::{PodInterfaces, TelemetryConfig},
 };
 
 /// Connections at a time; some 20 KiB each.
@@ -112,6 +112,8 @@ pub struct Sources {
     pub path: DataPath,
     /// The log.
     pub log: Log,
+    /// Series for interfaces of pods.
+    pub pod_interfaces: PodInterfaces,
 }
 
 /// The telemetry port of a running agent. Dropping it closes the port.
@@ -427,6 +429,7 @@ impl Context {
         let workers = path.workers.iter().map(|worker| worker.counts.read());
         exposition(&Reading {
             status,
+            pod_interfaces: self.sources.pod_interfaces,
             heartbeats: liveness.heartbeats(),
             now_ns: monotonic_ns(),
             control: control.read(),

@@ -143,6 +143,8 @@ impl Path {
             ifindex: 1,
             hooks: Default::default(),
             counters: *hook.counters(),
+            is_pair: false,
+            is_attached: true,
         };
         let sources = Sources {
             node: "node".into(),

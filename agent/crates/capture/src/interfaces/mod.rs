@@ -139,6 +139,14 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// Returns true for one end of a pair, of which there is one for each pod.
+    #[must_use]
+    pub const fn is_pair(&self) -> bool {
+        matches!(self, Self::Veth | Self::NetkitPrimary)
+    }
+}
+
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
