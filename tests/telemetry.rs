@@ -14,6 +14,10 @@ mod interfaces;
 mod latencies;
 #[path = "telemetry/logs.rs"]
 mod logs;
+#[path = "telemetry/signals.rs"]
+mod signals;
+#[path = "telemetry/volume.rs"]
+mod volume;
 
 use std::{
     collections::{BTreeMap, VecDeque},

@@ -83,7 +83,7 @@ pub struct Counts {
     pub requests: u64,
     /// Connections of users who are not allowed.
     pub denied: u64,
-    /// Connections beyond the limit.
+    /// Connections, and followers that get counts, beyond the limit.
     pub busy: u64,
     /// Requests that did not arrive in time.
     pub timed_out: u64,
@@ -104,7 +104,7 @@ pub struct Server {
 pub(super) struct Context {
     config: ControlConfig,
     /// The privacy rules in force, which followers must not circumvent.
-    rules: Arc<RulesInForce>,
+    pub(super) rules: Arc<RulesInForce>,
     requests: mpsc::Sender<Request>,
     tails: Tails,
     /// The properties that records have: a selection by any other one is refused.
