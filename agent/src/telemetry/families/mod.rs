@@ -6,9 +6,9 @@
 //!
 //! The number of series is bounded by the configuration, not by traffic: labels are reasons, of which
 //! the code has a list; sinks and workers; interfaces, of which ends of pairs are one unless
-//! `telemetry.pod_interfaces` is `each`, and the last 64 that are gone keep their names; resources of Kubernetes; at most 64 brokers; and
-//! in `dns.rs` workloads and servers up to `dns_metrics.max_series`. Addresses and names of packets are
-//! labels only there, as the privacy rules show them.
+//! `telemetry.pod_interfaces` is `each`, and the last 64 that are gone keep their names; resources of
+//! Kubernetes; at most 64 brokers; and in `dns.rs` workloads and servers up to `dns_metrics.max_series`.
+//! Addresses and names of packets are labels only there, as the privacy rules show them.
 
 mod dns;
 mod gap;
@@ -130,13 +130,20 @@ const fn agent<'a>(reading: &Reading<'a>) -> &'a Agent {
     &reading.status.ledger.agent
 }
 
+impl Reading<'_> {
+    /// Returns true if ends of pairs are one series.
+    fn sums_pairs(&self) -> bool {
+        self.pod_interfaces == PodInterfaces::Summed
+    }
+}
+
 /// Label of the sum of all ends of pairs.
 const PAIRS: &str = "(pairs)";
 
 /// Reports the hooks of each interface and direction, with the labels. Sums include interfaces that are
 /// gone, so that counters do not go back.
 fn each_hook(reading: &Reading<'_>, mut report: impl FnMut([&str; 2], &Hook)) {
-    let sums = reading.pod_interfaces == PodInterfaces::Summed;
+    let sums = reading.sums_pairs();
     let (pairs, others): (Vec<_>, Vec<_>) =
         reading.status.ledger.interfaces.iter().partition(|of| sums && of.is_pair);
     for interface in others {
@@ -173,7 +180,7 @@ fn each_sink<'a>(reading: &Reading<'a>, mut report: impl FnMut(&'a str, &'a Deli
 ///
 /// Ends of pairs are summed as in [`each_hook`]: wanted if one is, and capturing if each of these is.
 fn each_interface(reading: &Reading<'_>, mut report: impl FnMut([&str; 2], bool, bool)) {
-    let sums = reading.pod_interfaces == PodInterfaces::Summed;
+    let sums = reading.sums_pairs();
     let mut pairs: [Vec<(bool, bool)>; 2] = Default::default();
     for interface in &reading.status.interfaces {
         let InterfaceStatus { name, kind, ingress, egress, .. } = interface;

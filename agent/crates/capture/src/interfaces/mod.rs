@@ -186,6 +186,8 @@ pub struct PacketCounts {
     pub name: String,
     /// Its ifindex.
     pub ifindex: u32,
+    /// True for one end of a pair, see [`Kind::is_pair`].
+    pub is_pair: bool,
     /// Packets that arrived and that departed.
     pub packets: [u64; 2],
 }
@@ -200,8 +202,9 @@ pub fn packet_counts() -> Result<Vec<PacketCounts>, Error> {
     let messages = Socket::open()?.dump(request)?;
     let links = messages.into_iter().filter(|message| message.message_type == libc::RTM_NEWLINK);
     let counts = links.filter_map(|message| {
-        let Interface { name, ifindex, .. } = parse(&message.payload)?;
-        Some(PacketCounts { name, ifindex, packets: device::Link::new(message.payload).packets() })
+        let Interface { name, ifindex, kind, .. } = parse(&message.payload)?;
+        let packets = device::Link::new(message.payload).packets();
+        Some(PacketCounts { name, ifindex, is_pair: kind.is_pair(), packets })
     });
     Ok(counts.collect())
 }
