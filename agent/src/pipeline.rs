@@ -407,21 +407,31 @@ impl Pipeline {
             .into_iter()
             .map(|of| InterfaceCounts {
                 hooks: Direction::ALL.map(|direction| of.attachment.describe(direction)),
-                name: of.attachment.interface.name,
+                name: of.attachment.interface.name.clone(),
                 ifindex: of.attachment.interface.ifindex,
                 counters: of.by_direction,
+                is_pair: of.attachment.interface.kind.is_pair(),
+                is_attached: of.is_attached,
             })
             .collect();
-        let mut sum = |name: String, counters: [Counters; 2]| {
+        let mut sum = |name: String, is_pair: bool, counters: [Counters; 2]| {
             if counters.iter().any(|counters| counters.get(Counter::Seen) > 0) {
                 let hooks = Direction::ALL.map(|_| "none".to_owned());
-                counts.push(InterfaceCounts { name, ifindex: 0, hooks, counters });
+                counts.push(InterfaceCounts {
+                    name,
+                    ifindex: 0,
+                    hooks,
+                    counters,
+                    is_pair,
+                    is_attached: false,
+                });
             }
         };
-        let (interfaces, counters) = retired;
-        sum(format!("({interfaces} earlier)"), counters);
+        let [(others, of_others), (pairs, of_pairs)] = retired;
+        sum(format!("({others} earlier)"), false, of_others);
+        sum(format!("({pairs} earlier pairs)"), true, of_pairs);
         // Packets at a hook whose interface has no settings: none, unless there is a defect.
-        sum("(unconfigured)".to_owned(), unconfigured);
+        sum("(unconfigured)".to_owned(), false, unconfigured);
         Ok(counts)
     }
 

@@ -1,5 +1,6 @@
 //! The command line: its arguments, and a module for each command.
 
+mod discovery;
 pub(crate) mod doctor;
 pub(crate) mod filters;
 pub(crate) mod generate;
@@ -28,8 +29,11 @@ use clap::{Args, Parser, Subcommand};
 use tap53::{
     agent::ConfigFile,
     config::{Config, Error, HookChoice, LogFormat, LogLevel, Machine, Overrides, TextFormat},
+    control::client::Client,
     version,
 };
+
+use self::discovery::Discovered;
 
 /// Text below the commands, for new users.
 const EXAMPLES: &str = "\
@@ -170,6 +174,16 @@ pub(crate) struct Selection {
 }
 
 impl Selection {
+    /// Finds the configuration if none was given; returns what it chose, for people.
+    pub(crate) fn discover(&mut self, client: &Client) -> Option<&'static str> {
+        if self.config.is_some() {
+            return None;
+        }
+        let Discovered { file, reason } = discovery::discover(client);
+        self.config = file;
+        Some(reason)
+    }
+
     /// Loads the configuration for a command that inspects interfaces: all of them, unless some are
     /// named.
     pub(crate) fn load_for_inspection(&mut self) -> Result<Config, Error> {

@@ -142,6 +142,7 @@ async fn run_agent(
         log,
         started_at,
         export: agent.export(),
+        pod_interfaces: config.telemetry.pod_interfaces,
     };
     let reader = Reader::new(sources);
     let telemetry = telemetry::Server::start(&config.telemetry, reader.clone())

@@ -292,6 +292,8 @@ pub enum Item {
     Past(u64, bool),
     /// The stream has ended, for this reason.
     End(String),
+    /// The stream has ended because a newer follower took its place, for this reason.
+    Displaced(String),
 }
 
 impl Following {
@@ -306,7 +308,7 @@ impl Following {
     /// Waits for the next item; `line` receives the line of a record.
     ///
     /// # Errors
-    /// When the connection ends without [`Item::End`].
+    /// When the connection ends without [`Item::End`] and [`Item::Displaced`].
     pub fn next(&mut self, line: &mut Vec<u8>) -> Result<Item, Error> {
         loop {
             line.clear();
@@ -323,6 +325,7 @@ impl Following {
                 Ok(Note::Lost(lost)) => return Ok(Item::Lost(lost)),
                 Ok(Note::Past { records, complete }) => return Ok(Item::Past(records, complete)),
                 Ok(Note::End(why)) => return Ok(Item::End(why)),
+                Ok(Note::Displaced(why)) => return Ok(Item::Displaced(why)),
                 // A note of a newer agent.
                 Err(_) => {}
             }

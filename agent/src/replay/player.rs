@@ -196,6 +196,8 @@ impl Player {
                 ifindex: 0,
                 hooks: ["file", "file"].map(str::to_owned),
                 counters: [Counters::default(); 2],
+                is_pair: false,
+                is_attached: true,
             });
         });
     }

@@ -5,8 +5,9 @@ use std::{
     time::Duration,
 };
 
+use clap::ValueEnum;
 use serde::Serialize;
-use tap53_base::settings::{Section, as_milliseconds, boolean, milliseconds, text};
+use tap53_base::settings::{Section, as_milliseconds, boolean, choice, milliseconds, text};
 use tap53_otlp::config::OtlpConfig;
 
 /// Default port. Not 9153, which CoreDNS uses on many nodes.
@@ -25,6 +26,18 @@ pub struct TelemetryConfig {
     /// Collector that metrics are exported to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub otlp: Option<OtlpConfig>,
+    /// Series for interfaces of pods.
+    pub pod_interfaces: PodInterfaces,
+}
+
+/// Series for the ends of pairs (veth, netkit), of which there is one for each pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum PodInterfaces {
+    /// One for all of them.
+    Summed,
+    /// One for each of them.
+    Each,
 }
 
 /// The shortest [`heartbeat_timeout`](TelemetryConfig::heartbeat_timeout).
@@ -43,6 +56,7 @@ impl TelemetryConfig {
                 .read("heartbeat_timeout_ms", milliseconds(SHORTEST_HEARTBEAT_TIMEOUT_MS..=600_000))
                 .unwrap_or(Duration::from_secs(15)),
             otlp: section.optional_section("otlp", OtlpConfig::read).flatten(),
+            pod_interfaces: section.read("pod_interfaces", choice).unwrap_or(PodInterfaces::Summed),
         }
     }
 

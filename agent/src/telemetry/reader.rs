@@ -11,7 +11,7 @@ use tap53_otlp::SharedStatus;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    data_path::DataPath, families::Reading, log::Log, process::Process,
+    config::PodInterfaces, data_path::DataPath, families::Reading, log::Log, process::Process,
     server::Counts as PortCounts,
 };
 use crate::{
@@ -40,6 +40,8 @@ pub struct Sources {
     pub started_at: Timestamp,
     /// State of the export of metrics, if there is one.
     pub export: Option<SharedStatus>,
+    /// Series for interfaces of pods.
+    pub pod_interfaces: PodInterfaces,
 }
 
 /// Reads all metrics. Cheap to clone.
@@ -81,6 +83,7 @@ impl Reader {
         let workers = path.workers.iter().map(|worker| worker.counts.read());
         look(&Reading {
             status,
+            pod_interfaces: self.0.sources.pod_interfaces,
             heartbeats: liveness.heartbeats(),
             now_ns: monotonic_ns(),
             control: control.read(),

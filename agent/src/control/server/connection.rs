@@ -16,7 +16,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Context, Counts, is_own};
+use super::{Context, Counts, follower_owner};
 use crate::{
     control::{
         count, follow,
@@ -49,12 +49,11 @@ impl Context {
             None => return,
             Some(Ok(Call::Tail { format, selection, past })) => {
                 let checked = self.check_interfaces(&selection).await;
-                let followed = checked
-                    .and_then(|()| self.follower(requester.uid))
-                    .and_then(|slot| Ok((slot, self.tail(format, *selection, past, &requester)?)));
+                let followed =
+                    checked.and_then(|()| self.tail(format, *selection, past, &requester));
                 match followed {
                     Err(fault) => error_line(&fault),
-                    Ok((_follower_slot, (tail, answer))) => {
+                    Ok((tail, answer)) => {
                         if self.write(&mut stream, &answer).await {
                             // Followers have their own limit.
                             drop(slot);
@@ -202,15 +201,6 @@ impl Context {
         line(&Answer { ok: Whole { status, control }, ledger_text: status.ledger.to_string() })
     }
 
-    /// Returns a slot for a follower; root and the agent's own user need none.
-    fn follower(&self, uid: u32) -> Result<Option<Connection<u32>>, Fault> {
-        if is_own(uid) {
-            return Ok(None);
-        }
-        let slot = self.followers.admit_only(uid).ok_or_else(|| self.busy(uid))?;
-        Ok(Some(slot))
-    }
-
     /// Refuses interfaces that the agent does not know.
     async fn check_interfaces(&self, selection: &Selection) -> Result<(), Fault> {
         if selection.interfaces.is_empty() {
@@ -268,11 +258,8 @@ impl Context {
             let message = "this agent keeps no recent records: control.recent_bytes is 0";
             return Err(Fault::new(Reason::Refused, message));
         }
-        let tail = self
-            .tails
-            .follow(format, &selection, past.map(wanted))
-            .map_err(|too_many| self.too_many(&too_many))?;
         let Requester { uid, pid, process } = requester;
+        let tail = self.tails.follow(follower_owner(*uid), format, &selection, past.map(wanted));
         tracing::info!(
             target: AUDIT,
             event = "tail_started",
