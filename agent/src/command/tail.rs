@@ -1,6 +1,5 @@
 //! `tap53 tail`.
 
-mod interrupt;
 mod lines;
 
 use std::{
@@ -21,9 +20,10 @@ use tap53::{
 };
 use tap53_base::visible::visible;
 
-use self::{interrupt::Interrupt, lines::Printer};
+use self::lines::Printer;
 use super::{
     filters::Filters,
+    interrupt::Interrupt,
     switch::{Socket, lasting},
     transactions::Output,
 };

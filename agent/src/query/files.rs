@@ -45,6 +45,8 @@ pub struct Outcome {
     pub ledgers: Vec<Ledger>,
     /// Files with ledger summaries, which are no records.
     pub summaries: Vec<PathBuf>,
+    /// Remarks about the records of an agent, for people.
+    pub notes: Vec<String>,
     /// Set if the question ended before the files did: by its limit, or because the reader of the result is gone.
     pub ended_early: bool,
 }
@@ -91,7 +93,7 @@ pub fn read_files(
 }
 
 /// Why a file is not read further.
-enum End {
+pub(super) enum End {
     /// The question needs no more records.
     Early,
     Failed(Error),
@@ -104,7 +106,7 @@ impl From<Error> for End {
 }
 
 impl End {
-    fn of(error: query::Error, file: &Path) -> Self {
+    pub(super) fn of(error: query::Error, file: &Path) -> Self {
         match error {
             query::Error::Limit => Self::Early,
             query::Error::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {

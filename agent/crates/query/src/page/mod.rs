@@ -39,16 +39,18 @@ const SECTIONS: [(Kind, &str, &str); 7] = [
 /// The content of a page that does not come from records.
 #[derive(Clone, Debug, Default)]
 pub struct Context {
-    /// Names of the files.
-    pub files: Vec<String>,
+    /// Names of the files, or of the agent.
+    pub sources: Vec<String>,
     /// The expression, if one selects the records.
     pub expression: Option<String>,
     /// Number of records that were read.
     pub read: u64,
     /// Ledgers of replays, as text.
     pub ledgers: Vec<String>,
-    /// Errors of files.
+    /// Errors of files or of the agent.
     pub errors: Vec<String>,
+    /// Remarks about the records.
+    pub notes: Vec<String>,
 }
 
 /// Makes a page of records.
@@ -103,7 +105,7 @@ impl Page {
         let mut entry = |name: &str, text: &str| {
             let _ = write!(html, "<dt>{name}</dt><dd>{}</dd>", escaped(text));
         };
-        entry("Files", &context.files.join(", "));
+        entry("Source", &context.sources.join(", "));
         if let Some(expression) = &context.expression {
             entry("Selected by", expression);
         }
@@ -114,6 +116,9 @@ impl Page {
         }
         for error in &context.errors {
             entry("Error", error);
+        }
+        for note in &context.notes {
+            entry("Note", note);
         }
         html.push_str("</dl>");
         html

@@ -43,11 +43,12 @@ fn page(records: &[(i64, i64)]) -> String {
     let projection = query.projection(&Shape::parse(SCHEMA).unwrap().1).unwrap();
     query.take(&projection, &block, records.len() as u64).unwrap();
     let context = Context {
-        files: vec![HOSTILE.to_owned()],
+        sources: vec![HOSTILE.to_owned()],
         expression: Some(HOSTILE.to_owned()),
         read: query.counts().read,
         ledgers: vec![HOSTILE.to_owned()],
         errors: vec![HOSTILE.to_owned()],
+        notes: vec![HOSTILE.to_owned()],
     };
     let mut out = Vec::new();
     query.consumer().write(&context, 20, &mut out).unwrap();
@@ -61,8 +62,8 @@ fn texts_of_records_are_never_markup() {
     let escaped =
         "&lt;/td&gt;&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&amp;\\u202e\\u0000&quot;";
     // Files, expression, error, ledger, and the name in its table.
-    assert_eq!(html.matches(escaped).count(), 5);
-    assert_eq!(html.matches("alert(").count(), 5);
+    assert_eq!(html.matches(escaped).count(), 6);
+    assert_eq!(html.matches("alert(").count(), 6);
     for forbidden in ["http://", "https://", "src=", "href=", "url(", "@import"] {
         let html = html.replace("http://www.w3.org/", "");
         assert!(!html.contains(forbidden), "the page loads something: {forbidden}");
