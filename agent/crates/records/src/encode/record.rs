@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use serde::{Serialize, Serializer, ser::SerializeStruct};
-use tap53_dns::{Answer, Edns, ParseStatus, frames};
+use tap53_dns::{Answer, Edns, ParseStatus, domain::registrable_domain, frames};
 use tap53_ebpf::settings::Direction;
 use tap53_transactions::{
     pair::{Chain, Observation, Transaction},
@@ -13,7 +13,6 @@ use tap53_transactions::{
 use super::{
     NodeRole, Observer, Owner, Portion, Provenance,
     binary::{Binary, Buffer, Encodable},
-    domain::registrable_domain,
     fields::{Fields, Named},
     mnemonic::Mnemonic,
     owner,
