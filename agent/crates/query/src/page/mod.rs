@@ -25,8 +25,10 @@ use escape::escaped;
 use losses::Losses;
 use timeline::Timeline;
 
-/// The tables of a page, with their headings and what they show if they are empty.
-const SECTIONS: [(Kind, &str, &str); 7] = [
+/// The tables of a page, with their headings and what they show if they are empty; without such a text, an
+/// empty table has no section.
+const SECTIONS: [(Kind, &str, &str); 8] = [
+    (Kind::Signals, "Signals", ""),
     (Kind::Rcodes, "Response codes", "No records."),
     (Kind::TopNames, "Top names", "No records."),
     (Kind::Clients, "Top clients", "No records."),
@@ -89,7 +91,10 @@ impl Page {
         section(&mut html, "Transactions over time", &charts::bars(&self.timeline));
         section(&mut html, "Latency over time", &charts::heat_map(&self.timeline));
         for (tables, (_, heading, empty)) in self.tables.iter().zip(SECTIONS) {
-            section(&mut html, heading, &table(&tables.table(rows), empty));
+            let tables = tables.table(rows);
+            if !tables.rows.is_empty() || !empty.is_empty() {
+                section(&mut html, heading, &table(&tables, empty));
+            }
         }
         let mut losses = table(&self.losses.table(), "");
         for ledger in &context.ledgers {

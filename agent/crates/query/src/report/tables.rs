@@ -6,7 +6,7 @@ use super::{Cell, Columns, Histogram, Kind, Table, Totals};
 use crate::row::{Fields, Row, Slot};
 
 /// A report in progress.
-pub struct Tables {
+pub struct GroupTables {
     kind: Kind,
     columns: Columns,
     all: Totals,
@@ -36,7 +36,7 @@ struct Group {
     last_us: Option<i64>,
 }
 
-impl Tables {
+impl GroupTables {
     /// Creates a report without records; the fields that it needs are added to `fields`.
     #[must_use]
     pub fn new(kind: Kind, fields: &mut Fields) -> Self {
@@ -166,7 +166,7 @@ impl Tables {
                 "upstream_p50_ns",
                 "resolver_p50_ns",
             ],
-            Kind::Conflicts => {
+            _ => {
                 vec!["anomaly", "client", "server", "qname", "transactions", "first", "last"]
             }
         }
@@ -208,7 +208,7 @@ impl Tables {
                 Cell::duration(group.upstream.percentile(50)),
                 Cell::duration(group.resolver.percentile(50)),
             ],
-            Kind::Conflicts => {
+            _ => {
                 let time = |time: Option<i64>| time.map_or(Cell::Empty, Cell::Time);
                 vec![number(totals.transactions), time(group.first_us), time(group.last_us)]
             }
