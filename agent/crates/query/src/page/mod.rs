@@ -161,9 +161,11 @@ fn table(table: &Table, empty: &str) -> String {
         return format!("<p>{empty}</p>");
     }
     let mut html = String::from("<div class=\"wide\"><table><thead><tr>");
-    for column in &table.columns {
+    for (number, column) in table.columns.iter().enumerate() {
         let name = column.strip_suffix("_ns").unwrap_or(column).replace('_', " ");
-        let _ = write!(html, "<th>{name}</th>");
+        let is_text = |row: &Vec<Cell>| matches!(row.get(number), Some(Cell::Text(_)));
+        let class = if table.rows.iter().any(is_text) { "" } else { " class=\"number\"" };
+        let _ = write!(html, "<th{class}>{name}</th>");
     }
     html.push_str("</tr></thead><tbody>");
     for row in &table.rows {
@@ -171,10 +173,10 @@ fn table(table: &Table, empty: &str) -> String {
         for cell in row {
             let shown = cell.shown();
             let _ = match cell {
-                Cell::Text(_) => write!(html, "<td>{}</td>", escaped(&shown)),
+                Cell::Text(_) => write!(html, "<td><span>{}</span></td>", escaped(&shown)),
                 Cell::Percent(percent) => write!(
                     html,
-                    "<td class=\"number\" style=\"--share:{percent:.1}%\"><i></i>{shown}</td>"
+                    "<td class=\"number share\" style=\"--share:{percent:.1}%\">{shown}</td>"
                 ),
                 _ => write!(html, "<td class=\"number\">{shown}</td>"),
             };

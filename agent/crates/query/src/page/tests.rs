@@ -88,7 +88,8 @@ fn the_page_has_every_section_and_both_pictures() {
     assert_eq!(html.matches("<rect class=\"heat\"").count(), 2);
     assert!(html.contains("2 of 2 read"));
     assert!(html.contains("1970-01-01T00:00:00.000Z to 1970-01-01T00:00:05.000Z"));
-    let row = |name: &str, count: u64| format!("({name})</td><td class=\"number\">{count}</td>");
+    let row =
+        |name: &str, count: u64| format!("({name})</span></td><td class=\"number\">{count}</td>");
     assert!(html.contains(&row("capture_gap", 2)), "{html}");
     assert!(html.contains(&row("record_number", 2)), "numbers 2 and 3 are missing");
 }

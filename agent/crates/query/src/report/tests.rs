@@ -258,6 +258,7 @@ fn durations_have_three_digits() {
         (12_345_678, "12.3ms"),
         (123_456_789, "123ms"),
         (2_500_000_000, "2.50s"),
+        (1_798_000_000_000, "30.0m"),
     ];
     for (nanoseconds, shown) in cases {
         assert_eq!(humane_duration(nanoseconds), shown);

@@ -1,0 +1,172 @@
+"""Looks at an HTML page with headless Chromium, and prints what it saw as lines of JSON.
+
+    look_at_page.py FILE DIRECTORY
+
+Each line is about one width and one colour scheme: `messages` of the console and the log, `requests` other
+than for the page itself, the `boxes` of the elements that matter, the `overflow` of the page beyond its
+width in pixels, and the `screenshot`, a file in the directory. Chromium is driven by the DevTools protocol
+over pipes. A proxy that is not there keeps it from the network.
+"""
+
+import base64
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+
+BROWSER = "chromium-headless-shell"
+WIDTHS = (1280, 420)
+SCHEMES = ("light", "dark")
+DEADLINE_S = 60
+
+# Each picture and table: what it is, its size in pixels, and what it has inside.
+BOXES = """
+(() => [...document.querySelectorAll('svg, table, h2')].map(element => {
+    const box = element.getBoundingClientRect();
+    const shapes = [...element.querySelectorAll('rect:not(.plot)')];
+    const visible = shapes.filter(shape => {
+        const {width, height} = shape.getBoundingClientRect();
+        const fill = getComputedStyle(shape).fill;
+        return width > 0 && height > 0 && fill !== 'none' && fill !== 'rgba(0, 0, 0, 0)';
+    });
+    return {
+        element: element.localName,
+        section: element.closest('section')?.querySelector('h2').textContent,
+        width: box.width,
+        height: box.height,
+        shapes: shapes.length,
+        visible: visible.length,
+        rows: element.querySelectorAll('tbody tr').length,
+    };
+}))()
+"""
+
+
+class Browser:
+    """A browser at the other end of two pipes, whose messages end with a zero byte."""
+
+    def __init__(self, profile):
+        browser_reads, self.commands = os.pipe()
+        self.answers, browser_writes = os.pipe()
+        # The browser has them as descriptors 3 and 4.
+        shell = f"exec {BROWSER} \"$@\" 3<&{browser_reads} 4>&{browser_writes}"
+        arguments = [
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--proxy-server=127.0.0.1:9",
+            "--remote-debugging-pipe",
+            f"--user-data-dir={profile}",
+        ]
+        self.process = subprocess.Popen(
+            ["sh", "-c", shell, "sh", *arguments],
+            pass_fds=(browser_reads, browser_writes),
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        os.close(browser_reads)
+        os.close(browser_writes)
+        self.buffer = b""
+        self.number = 0
+        self.session = None
+        self.events = []
+
+    def receive(self):
+        while b"\0" not in self.buffer:
+            more = os.read(self.answers, 1 << 16)
+            if not more:
+                errors = self.process.stderr.read().decode(errors="replace")
+                sys.exit(f"{BROWSER} has ended: {errors[-2000:]}")
+            self.buffer += more
+        message, self.buffer = self.buffer.split(b"\0", 1)
+        return json.loads(message)
+
+    def call(self, method, **parameters):
+        self.number += 1
+        message = {"id": self.number, "method": method, "params": parameters}
+        if self.session:
+            message["sessionId"] = self.session
+        os.write(self.commands, json.dumps(message).encode() + b"\0")
+        while (answer := self.receive()).get("id") != self.number:
+            self.events.append(answer)
+        if "error" in answer:
+            sys.exit(f"{method}: {answer['error']}")
+        return answer["result"]
+
+    def wait_for(self, method):
+        while not any(event.get("method") == method for event in self.events):
+            self.events.append(self.receive())
+
+
+def look(browser, url, width, scheme, screenshot):
+    browser.session = None
+    target = browser.call("Target.createTarget", url="about:blank")["targetId"]
+    browser.session = browser.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+    for domain in ("Page", "Runtime", "Log", "Network"):
+        browser.call(f"{domain}.enable")
+    browser.call(
+        "Emulation.setDeviceMetricsOverride",
+        width=width, height=900, deviceScaleFactor=1, mobile=width < 600,
+    )
+    browser.call(
+        "Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}]
+    )
+    browser.events.clear()
+    browser.call("Page.navigate", url=url)
+    browser.wait_for("Page.loadEventFired")
+    evaluate = lambda text: browser.call("Runtime.evaluate", expression=text, returnByValue=True)
+    boxes = evaluate(BOXES)["result"]["value"]
+    overflow = evaluate(f"document.documentElement.scrollWidth - {width}")["result"]["value"]
+    height = evaluate("document.documentElement.scrollHeight")["result"]["value"]
+    image = browser.call(
+        "Page.captureScreenshot",
+        captureBeyondViewport=True,
+        clip={"x": 0, "y": 0, "width": width, "height": height, "scale": 1},
+    )["data"]
+    screenshot.write_bytes(base64.b64decode(image))
+    events = [event for event in browser.events if "method" in event]
+    of = lambda method: [event["params"] for event in events if event["method"] == method]
+    messages = [entry["entry"]["text"] for entry in of("Log.entryAdded")]
+    messages += [str(call["args"]) for call in of("Runtime.consoleAPICalled")]
+    messages += [str(error["exceptionDetails"]) for error in of("Runtime.exceptionThrown")]
+    requested = [request["request"]["url"] for request in of("Network.requestWillBeSent")]
+    browser.session = None
+    browser.call("Target.closeTarget", targetId=target)
+    return {
+        "width": width,
+        "scheme": scheme,
+        "messages": messages,
+        # The page itself is always there: without it, requests would not be seen.
+        "requests": [other for other in requested if other != url] if url in requested else None,
+        "boxes": boxes,
+        "overflow": overflow,
+        "screenshot": str(screenshot),
+    }
+
+
+def main(arguments):
+    if len(arguments) != 2:
+        sys.exit(__doc__)
+    url = pathlib.Path(arguments[0]).resolve().as_uri()
+    directory = pathlib.Path(arguments[1])
+    # The browser ends with its pipes.
+    signal.alarm(DEADLINE_S)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        browser = Browser(profile)
+        try:
+            for width in WIDTHS:
+                for scheme in SCHEMES:
+                    screenshot = directory / f"{width}-{scheme}.png"
+                    print(json.dumps(look(browser, url, width, scheme, screenshot)), flush=True)
+        finally:
+            os.killpg(browser.process.pid, signal.SIGKILL)
+            browser.process.wait()
+
+
+main(sys.argv[1:])
