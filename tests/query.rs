@@ -171,7 +171,11 @@ fn expressions_select_the_same_from_a_capture_and_from_both_profiles() -> Result
 #[test]
 fn json_is_what_replay_prints() -> Result<()> {
     let files = Files::create()?;
-    let output = agent::run(&["replay", "--json", text(&files.capture)?])?;
+    // A question looks for signals if it shows them.
+    let configuration = files.path("signals.yaml");
+    fs::write(&configuration, "signals: {enabled: true}\n")?;
+    let arguments = ["replay", "-c", text(&configuration)?, "--json", text(&files.capture)?];
+    let output = agent::run(&arguments)?;
     require_success(&output)?;
     let mut replayed = objects(str::from_utf8(&output.stdout)?)?;
     let mut queried = objects(&query(&[text(&files.capture)?, "-o", "json"])?)?;
@@ -184,6 +188,7 @@ fn json_is_what_replay_prints() -> Result<()> {
         }
     }
     assert_eq!(queried, replayed);
+    ensure!(queried.iter().all(|record| record["signals"].is_array()), "{queried:?}");
     Ok(())
 }
 

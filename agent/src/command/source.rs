@@ -18,7 +18,7 @@ use tap53_query::{
 };
 use tap53_records::encode::Profile;
 
-use super::{interrupt::Interrupt, switch::lasting};
+use super::{interrupt::Interrupt, replay::refuse_filters_by_pod, switch::lasting};
 use crate::exit;
 
 /// Arguments that select the records.
@@ -144,8 +144,9 @@ impl Selected {
             log_level: Some(LogLevel::Warn),
             ..Overrides::default()
         };
-        let CaptureArguments { config, ports } = &self.capture;
-        let mut config = Config::load(config.as_deref(), &overrides)?;
+        let CaptureArguments { config: file, ports } = &self.capture;
+        let mut config = Config::load(file.as_deref(), &overrides)?;
+        refuse_filters_by_pod(file.as_deref(), &config)?;
         if !ports.is_empty() {
             config.capture.ports.clone_from(ports);
             config.capture.ports.sort_unstable();

@@ -105,6 +105,9 @@ pub enum Error {
 
 /// Receives blocks of records.
 pub trait Receiver: Send {
+    /// Returns true if the question needs a field.
+    fn reads(&self, field: &str) -> bool;
+
     /// Prepares to read records of a shape.
     ///
     /// # Errors
@@ -130,6 +133,10 @@ pub trait Receiver: Send {
 }
 
 impl<C: query::Consumer + Send> Receiver for query::Query<C> {
+    fn reads(&self, field: &str) -> bool {
+        Self::reads(self, field)
+    }
+
     fn projection(&self, shape: &avro::Shape) -> Result<Projection, FlatField> {
         Self::projection(self, shape)
     }

@@ -3,6 +3,7 @@
 mod attribution;
 mod observers;
 mod output;
+mod signals;
 mod tally;
 mod writer;
 
@@ -22,7 +23,7 @@ use super::{
     rules::RulesReader,
 };
 use attribution::Attribution;
-use tally::count_filtered;
+use tally::{count_filtered, leave_out};
 use writer::Writer;
 
 /// Decides about each transaction: excluded, recorded now, or recorded when more is known about it.
@@ -34,6 +35,8 @@ pub(super) struct Recorder {
     /// Verdicts on chains that were taken just now; empty in between.
     settled: Vec<Settled>,
     writer: Writer,
+    /// True if the client of a transaction matters though it becomes no record.
+    needs_all_clients: bool,
 }
 
 impl Recorder {
@@ -53,6 +56,11 @@ impl Recorder {
             chains: chains.map(|chains| chains.reporter(ids.worker().into())),
             settled: Vec::new(),
             writer: Writer::new(sinks, shared, ids, clock, published)?,
+            needs_all_clients: shared.dns_metrics.is_some()
+                || shared.selection.is_some()
+                || shared.client_node_only
+                || shared.signals.is_some()
+                || chains.is_some(),
         })
     }
 
@@ -148,6 +156,9 @@ impl Recorder {
         if let Some(reason) = self.rules.excludes(transaction) {
             return count_filtered(transaction, reason, counts);
         }
+        if !self.needs_all_clients && self.rules.leaves_out(transaction) {
+            return leave_out(transaction, counts);
+        }
         let ends = self.attribution.ends(transaction, self.writer.clock);
         if may_defer {
             let wanted = Deadlines {
@@ -161,7 +172,10 @@ impl Recorder {
         if self.attribution.leaves_to_other_node(&ends) {
             return count_filtered(transaction, FilterReason::OtherNode, counts);
         }
-        self.writer.write(transaction, &ends, &self.attribution, self.rules.privacy(), counts);
+        if let Some(reason) = self.rules.excludes_client(ends.client.owner) {
+            return count_filtered(transaction, reason, counts);
+        }
+        self.writer.write(transaction, &ends, &self.attribution, &self.rules, counts);
     }
 
     /// Publishes the counts of a whole batch, and passes it to the sinks and its lines to the followers.

@@ -77,6 +77,11 @@ impl<C: Consumer> Query<C> {
         Self { fields, matcher, consumer, limit, counts: Counts::default() }
     }
 
+    /// Returns true if the question needs a field.
+    pub fn reads(&self, field: &str) -> bool {
+        self.fields.contains(field)
+    }
+
     /// Prepares to read records of a shape.
     ///
     /// # Errors

@@ -22,6 +22,8 @@ pub struct Detection {
 #[derive(Clone, Copy)]
 struct Columns {
     signals: Slot,
+    /// Numbers of frames, which records of a replay have.
+    frames: [Slot; 2],
     query_time: Slot,
     response_time: Slot,
     client: Slot,
@@ -41,8 +43,9 @@ struct Columns {
 pub struct Detected {
     /// The signals.
     pub signals: Signals,
-    /// True if the agent recorded them, false if they were found among the records that are read.
-    pub is_recorded: bool,
+    /// True if an agent found them while it captured, so that it knew earlier domains; false if they were
+    /// found in files alone.
+    pub is_of_agent: bool,
 }
 
 impl Detection {
@@ -50,6 +53,7 @@ impl Detection {
     pub fn new(fields: &mut Fields) -> Self {
         let columns = Columns {
             signals: fields.slot("signals"),
+            frames: ["query_frame", "response_frame"].map(|name| fields.slot(name)),
             query_time: fields.slot("query_time"),
             response_time: fields.slot("response_time"),
             client: fields.slot("client_address"),
@@ -72,7 +76,7 @@ impl Detection {
     /// Returns the signals of the next record.
     pub fn observe(&mut self, row: &Row<'_, '_>) -> Detected {
         match row.get(self.columns.signals) {
-            Value::Null => Detected { signals: self.detect(row), is_recorded: false },
+            Value::Null => Detected { signals: self.detect(row), is_of_agent: false },
             recorded => {
                 let mut signals = Signals::NONE;
                 // A name that this version does not know is left out.
@@ -82,7 +86,8 @@ impl Detection {
                         .into_iter()
                         .for_each(|it| signals.add(it));
                 });
-                Detected { signals, is_recorded: true }
+                let is_frame = |slot: Slot| row.get(slot).number().is_some();
+                Detected { signals, is_of_agent: !self.columns.frames.into_iter().any(is_frame) }
             }
         }
     }

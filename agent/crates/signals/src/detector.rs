@@ -5,7 +5,7 @@ use std::{hash::BuildHasher as _, net::IpAddr, sync::Arc};
 use tap53_dns::domain::{Registrable, registrable};
 
 use crate::{
-    burst::is_generated,
+    burst::{is_generated, is_sampled},
     rebinding::is_private,
     recent::Recent,
     signal::{Signal, Signals},
@@ -117,11 +117,21 @@ impl Detector {
     }
 
     fn is_burst(&self, exchange: &Exchange<'_>, domain: &str, now_s: u32) -> bool {
-        if exchange.rcode != Some(NXDOMAIN) {
+        let is_missing = match exchange.rcode {
+            Some(NOERROR) => false,
+            Some(NXDOMAIN) if is_whole_domain(exchange.name, domain) => true,
+            _ => return false,
+        };
+        let hasher = &self.shared.hasher;
+        let domain_hash = hasher.hash_one(domain);
+        if !is_missing && !is_sampled(domain_hash) {
             return false;
         }
-        let hasher = &self.shared.hasher;
-        let (key, domain_hash) = (hasher.hash_one(exchange.client), hasher.hash_one(domain));
+        let key = hasher.hash_one(exchange.client);
+        if !is_missing {
+            self.shared.bursts.update(key, now_s, |it| it.count_resolved(domain_hash, now_s));
+            return false;
+        }
         let is_generated = is_generated(domain);
         self.shared.bursts.update(key, now_s, |it| it.count(domain_hash, is_generated, now_s))
     }
@@ -133,6 +143,18 @@ impl Detector {
             && !internal.contain(name)
             && !private_zones.contain(name)
     }
+}
+
+/// Returns true if the registrable domain does not exist where the name does not: the name is the domain, or a
+/// host below it. A service or policy that a domain does not have (`_mta-sts`, `_25._tcp`) says nothing about
+/// the domain, nor does an address that a block list does not have.
+#[inline]
+fn is_whole_domain(name: &str, domain: &str) -> bool {
+    let labels = name.len().checked_sub(domain.len()).and_then(|end| name.get(..end));
+    labels.is_some_and(|labels| {
+        let host = labels.strip_suffix('.').unwrap_or(labels);
+        !host.starts_with('_') && !host.contains('.')
+    })
 }
 
 /// Returns the seconds since 1970 UTC; they fit until 2106.

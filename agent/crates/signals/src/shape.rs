@@ -8,6 +8,12 @@ const MIN_CHUNK: u32 = 24;
 /// 4 at this length, and words have 3 to 3.5.
 const MIN_ENTROPY: f32 = 3.5;
 
+/// Minimum length of the label after such a one, which is the rest of the data.
+const MIN_REST: u32 = 8;
+
+/// Maximum number of octets beyond ASCII. Names of hosts have none, those of services (RFC 6763) some.
+const MAX_BINARY: u32 = 16;
+
 /// Maximum number of encoded characters of a lookup of a hash: 64 exceeds SHA-256 in base32, and more
 /// than 128 hexadecimal digits exceed SHA-512.
 const MAX_HASH: u32 = 64;
@@ -20,6 +26,10 @@ pub(crate) struct Shape {
     pub(crate) encoded: u32,
     /// Characters in long labels of hexadecimal digits.
     pub(crate) hex: u32,
+    /// Octets beyond ASCII in encoded labels.
+    pub(crate) binary: u32,
+    /// True if the last label was encoded.
+    follows_encoded: bool,
     /// True if a label looks encoded, however short.
     pub(crate) is_random: bool,
 }
@@ -43,19 +53,25 @@ impl Shape {
 
     fn add(&mut self, label: Label) {
         self.is_random |= label.is_random();
+        let follows_encoded = std::mem::take(&mut self.follows_encoded);
         if label.length < MIN_CHUNK {
-            return;
-        }
-        if label.is_hex() {
+            if follows_encoded && label.length >= MIN_REST && label.is_random() {
+                self.encoded += label.length;
+            }
+        } else if label.is_hex() {
             self.hex += label.length;
         } else if label.entropy() >= MIN_ENTROPY {
             self.encoded += label.length;
+            self.binary += label.binary;
+            self.follows_encoded = true;
         }
     }
 
     /// Returns true if the name has more data than a lookup of a hash needs.
     pub(crate) const fn is_long(self) -> bool {
-        self.encoded > MAX_HASH || self.encoded + self.hex > MAX_HEX_HASH
+        self.encoded > MAX_HASH
+            || self.encoded + self.hex > MAX_HEX_HASH
+            || self.binary > MAX_BINARY
     }
 }
 
@@ -80,6 +96,8 @@ struct Label {
     length: u32,
     letters: u32,
     others: u32,
+    /// Octets beyond ASCII.
+    binary: u32,
     /// Changes between letters and digits.
     changes: u32,
     last: u8,
@@ -89,7 +107,7 @@ struct Label {
 
 impl Default for Label {
     fn default() -> Self {
-        Self { length: 0, letters: 0, others: 0, changes: 0, last: 0, counts: [0; 64] }
+        Self { length: 0, letters: 0, others: 0, binary: 0, changes: 0, last: 0, counts: [0; 64] }
     }
 }
 
@@ -105,6 +123,7 @@ impl Label {
         self.length += 1;
         self.letters += u32::from(class == 3);
         self.others += u32::from(class == 0 && !matches!(octet, b'-' | b'_'));
+        self.binary += u32::from(!octet.is_ascii());
         self.changes += u32::from((self.last == 1) != (class == 1) && self.last != 0 && class != 0);
         self.last = class;
         let count = &mut self.counts[usize::from(octet & 63)];
@@ -142,6 +161,8 @@ mod tests {
         let base32 = "a3kq0zj5vxw1ytre2hbn4mcpgsu5dflo3ia0qkzwv1xjy2trh4ebnmcp5\
                       .sgu0dlfo3i1akq5zwvxj2ytr4hebn0mcpsgu3dlf1oia";
         assert!(Shape::of(base32).is_long());
+        let rest = "a3kq0zj5vxw1ytre2hbn4mcpgsu5dflo3ia0qkzwv1xjy2trh4ebnmcp5.sgu0dlfo3i1akq5";
+        assert!(Shape::of(rest).is_long());
         let sha256 = "9f86d081884c7d659a2feaa0c55ad015.a3bf4f1b2b0b822cd15d6c15b0f00a08";
         assert_eq!(Shape::of(sha256), Shape { hex: 64, ..Shape::default() });
         assert!(!Shape::of(sha256).is_long());
@@ -173,7 +194,8 @@ mod tests {
             (0..57).map(|n| format!("\\{}", 188 + (from + n * 37 % 64) % 64)).collect::<String>()
         };
         let shape = Shape::of(&format!("{}.{}", label(0), label(9)));
-        assert_eq!((shape.encoded, shape.is_random), (114, true));
+        assert_eq!((shape.encoded, shape.binary, shape.is_random), (114, 114, true));
+        assert!(Shape::of(&label(0)).is_long(), "half a hash, but not of characters");
         for odd in ["\\", "\\2", "\\25", "\\999", "a\\.b"] {
             assert!(!Shape::of(odd).is_long());
         }

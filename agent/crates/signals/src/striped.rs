@@ -17,8 +17,10 @@ pub(crate) trait Entry: Clone + Default {
 
 /// Entries by hash. The table never grows.
 pub(crate) struct Striped<E> {
-    stripes: Box<[Mutex<Box<[Bucket<E>]>>]>,
+    stripes: Box<[Stripe<E>]>,
 }
+
+type Stripe<E> = Mutex<Box<[Bucket<E>]>>;
 
 #[derive(Clone, Default)]
 struct Bucket<E> {
@@ -50,7 +52,6 @@ impl<E: Entry> Striped<E> {
         let mut buckets = self.stripes[stripe].lock();
         // Multiplication in place of a division.
         let index = (u64::from(bucket) * buckets.len() as u64) >> 32;
-        #[expect(clippy::cast_possible_truncation, reason = "less than the length")]
         let Bucket { keys, entries } = &mut buckets[index as usize];
         let way = keys.iter().position(|it| *it == key).unwrap_or_else(|| {
             let worth = |way: usize| if keys[way] == 0 { 0 } else { entries[way].worth(now_s) + 1 };
@@ -81,14 +82,18 @@ mod tests {
         let table = Striped::<Count>::new(1 << 14);
         let bytes = table.bytes();
         let spread = |number: u64| number.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
-        let mut add = |hash| {
+        let add = |hash| {
             table.update(hash, 0, |count| {
                 count.0 += 1;
                 count.0
             })
         };
-        (0..5).for_each(|_| drop(add(spread(1))));
-        (2..100_000).for_each(|number| drop(add(spread(number))));
+        for _ in 0..5 {
+            add(spread(1));
+        }
+        for number in 2..100_000 {
+            add(spread(number));
+        }
         assert_eq!(add(spread(1)), 6);
         assert!(bytes <= 1 << 15);
         assert_eq!(table.bytes(), bytes);

@@ -106,7 +106,6 @@ impl Tunnel {
     pub(crate) fn count(&mut self, name: u64, sign: Sign, now_s: u32) -> bool {
         self.age(now_s);
         let bit = 1 << (name & 63);
-        #[expect(clippy::cast_possible_truncation, reason = "one bit")]
         let word = &mut self.names[(name >> 6 & 1) as usize];
         if *word & bit == 0 {
             *word |= bit;

@@ -3,6 +3,7 @@
 use tap53_attribution::Endpoint;
 use tap53_base::amount::Amount;
 use tap53_ledger::{EndpointCounts, WorkerCounts};
+use tap53_signals::Signals;
 use tap53_transactions::{
     filter::FilterReason,
     pair::{Nat, Transaction},
@@ -25,6 +26,19 @@ pub(super) fn count_record(transaction: &Transaction<'_>, counts: &mut WorkerCou
     counts.records_created += 1;
     counts.messages_in_records += u64::from(transaction.messages());
     counts.records_numbered += 1;
+    count_properties(transaction, counts);
+}
+
+/// Counts a transaction that is left out of the records, though not of the metrics.
+#[inline]
+pub(super) fn leave_out(transaction: &Transaction<'_>, counts: &mut WorkerCounts) {
+    count_filtered(transaction, FilterReason::NotKept, counts);
+    count_properties(transaction, counts);
+}
+
+/// Counts what metrics say about a transaction.
+#[inline]
+fn count_properties(transaction: &Transaction<'_>, counts: &mut WorkerCounts) {
     for anomaly in transaction.anomalies.iter() {
         counts.anomalies[anomaly as usize] += 1;
     }
@@ -32,6 +46,14 @@ pub(super) fn count_record(transaction: &Transaction<'_>, counts: &mut WorkerCou
     counts.translations_undecided += u64::from(is_undecided);
     if let Some(source) = transaction.chain.and_then(|chain| chain.source) {
         counts.answered_from[source.from as usize] += 1;
+    }
+}
+
+/// Counts the signals of a transaction that no filter excludes.
+#[inline]
+pub(super) fn count_signals(signals: Option<Signals>, counts: &mut WorkerCounts) {
+    for signal in signals.unwrap_or_default().iter() {
+        counts.signals[signal as usize] += 1;
     }
 }
 

@@ -6,19 +6,20 @@ use tap53_base::amount::Amount;
 use tap53_insight::{DnsCounter, DnsMetrics};
 use tap53_ledger::{Published, WorkerCounts};
 use tap53_records::encode::{self, Clock, Portion, Process, Profile, Provenance, Record, Row};
+use tap53_signals::{Detector, SharedSignals};
 use tap53_sinks::Named;
 use tap53_transactions::{
     filter::FilterReason,
     pair::{RecordIds, Transaction},
-    privacy::Policy,
 };
 
 use super::{
-    super::Shared,
+    super::{Shared, rules::RulesReader},
     attribution::{Attribution, Ends},
     observers::Observers,
     output::Output,
-    tally::{count_endpoint, count_filtered, count_record},
+    signals::signals_of,
+    tally::{count_endpoint, count_filtered, count_record, count_signals, leave_out},
 };
 use crate::tail::{Feed, RecordFilter};
 
@@ -43,6 +44,8 @@ pub(super) struct Writer {
     pub(super) feed: Feed,
     /// Counts for the metrics of the DNS, if they are enabled.
     dns: Option<DnsCounter>,
+    /// Looks for signals, if that is enabled.
+    signals: Option<Detector>,
     /// The counts that this worker publishes.
     published: Published<WorkerCounts>,
     /// Records since the last delivery to the sinks.
@@ -68,6 +71,7 @@ impl Writer {
             outputs: sinks.iter().map(|sink| Output::new(sink, ids)).collect::<Result<_, _>>()?,
             feed: Feed::new(shared.tails.clone())?,
             dns: shared.dns_metrics.as_ref().map(DnsMetrics::counter),
+            signals: shared.signals.as_ref().map(SharedSignals::detector),
             published,
             recorded: Amount::default(),
         })
@@ -77,18 +81,28 @@ impl Writer {
         self.files.push(name.to_owned());
     }
 
-    /// Creates the record of a transaction, and appends it to the batches, unless it is not selected.
+    /// Creates the record of a transaction, counts it in the metrics, and appends it to the batches, unless it
+    /// is left out; does nothing of this if it is not selected.
     pub(super) fn write(
         &mut self,
         transaction: &Transaction<'_>,
         ends: &Ends<'_>,
         attribution: &Attribution,
-        policy: &Policy,
+        rules: &RulesReader,
         counts: &mut WorkerCounts,
     ) {
         self.observers.refresh();
         let (observer, response_observer) = self.observers.of(transaction);
-        let process = attribution.process_of(ends.query);
+        let signals = self
+            .signals
+            .as_mut()
+            .map(|detector| signals_of(detector, transaction, ends.client.owner, self.clock));
+        let decision = rules.decide(transaction, ends.client.owner, signals);
+        // It takes a system call.
+        let process = match decision.is_kept() {
+            true => attribution.process_of(ends.query),
+            false => None,
+        };
         let command = process.as_ref().map(|it| String::from_utf8_lossy(it.command()));
         let process = process.as_ref().zip(command.as_deref());
         let mut portion = Portion::ALL;
@@ -97,7 +111,7 @@ impl Writer {
             response_observer,
             number: counts.records_numbered + 1,
             files: &self.files,
-            policy,
+            policy: rules.privacy(),
             clock: self.clock,
             transaction,
             client: ends.client.owner,
@@ -108,6 +122,8 @@ impl Writer {
             },
             server_provenance: ends.server.provenance,
             node_role: attribution.node_role(transaction, ends),
+            signals,
+            kept_per_million: decision.kept_per_million(),
             portion: &Portion::ALL,
         }
         .within_as(self.profile, self.max_bytes, &mut portion);
@@ -115,6 +131,13 @@ impl Writer {
             && !selection.matches(&Row::of(&record))
         {
             return count_filtered(transaction, FilterReason::NotSelected, counts);
+        }
+        if let Some(dns) = &mut self.dns {
+            dns.count(&record);
+        }
+        count_signals(signals, counts);
+        if !decision.is_kept() {
+            return leave_out(transaction, counts);
         }
         count_endpoint(&ends.client, &mut counts.endpoints);
         count_endpoint(&ends.server, &mut counts.endpoints);
@@ -124,9 +147,6 @@ impl Writer {
         }
         let encoded = self.outputs.iter().find_map(Output::last_datum);
         self.feed.push(&record, encoded);
-        if let Some(dns) = &mut self.dns {
-            dns.count(&record);
-        }
         self.recorded += Amount::record(u64::from(transaction.messages()));
         if self.outputs.iter().any(|output| output.batch.bytes().len() >= BATCH_BYTES) {
             self.deliver_early(counts.records_numbered);

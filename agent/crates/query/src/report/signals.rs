@@ -212,7 +212,7 @@ impl Group {
     }
 }
 
-/// Returns false for domains that are only new because no earlier records were read.
+/// Returns false for domains that are only new because nothing is before the file.
 fn tells(detected: Detected, signal: Signal) -> bool {
-    detected.is_recorded || !matches!(signal, Signal::NewDomainNode | Signal::NewDomainWorkload)
+    detected.is_of_agent || !matches!(signal, Signal::NewDomainNode | Signal::NewDomainWorkload)
 }

@@ -20,6 +20,8 @@ struct Sample {
     anomalies: Vec<&'static str>,
     answered_from: Option<&'static str>,
     signals: Option<Vec<&'static str>>,
+    /// Number of the query's frame, in a replay.
+    frame: Option<i64>,
 }
 
 const SCHEMA: &str = r#"{"type": "record", "name": "R", "fields": [
@@ -36,7 +38,8 @@ const SCHEMA: &str = r#"{"type": "record", "name": "R", "fields": [
     {"name": "qtype", "type": "string"},
     {"name": "query_size", "type": "int"},
     {"name": "response_size", "type": "int"},
-    {"name": "signals", "type": ["null", {"type": "array", "items": "string"}]}
+    {"name": "signals", "type": ["null", {"type": "array", "items": "string"}]},
+    {"name": "query_frame", "type": ["null", "long"]}
 ]}"#;
 
 impl Sample {
@@ -73,6 +76,8 @@ impl Sample {
         long(out, 400);
         long(out, i64::from(self.signals.is_some()));
         self.signals.iter().for_each(|it| texts(out, it));
+        long(out, i64::from(self.frame.is_some()));
+        self.frame.into_iter().for_each(|it| long(out, it));
     }
 }
 
@@ -233,6 +238,16 @@ fn recorded_signals_are_those_of_the_agent() {
     let signals: Vec<_> =
         rows(Kind::Signals, &samples).iter().map(|row| row["signal"].clone()).collect();
     assert_eq!(signals, ["NEW_DOMAIN_WORKLOAD", "REBINDING"]);
+}
+
+#[test]
+fn domains_that_are_new_in_a_replay_are_no_news() {
+    let signals = Some(vec!["NEW_DOMAIN_NODE", "REBINDING"]);
+    let replayed = [Sample { signals, frame: Some(1), ..tunnel(1).swap_remove(0) }];
+    let found = rows(Kind::Signals, &replayed);
+    assert_eq!((found.len(), &found[0]["signal"]), (1, &"REBINDING".into()));
+    let new = rows(Kind::NewDomains, &replayed);
+    assert_eq!((new.len(), &new[0]["domain"]), (1, &"example.org".into()));
 }
 
 #[test]

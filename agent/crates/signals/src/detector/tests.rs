@@ -320,7 +320,8 @@ fn a_damaged_state_is_counted_and_begins_anew() {
     written(&config);
     let good = fs::read(&path).expect("a file");
     let slot = 4_096 + good[4_096..].iter().position(|it| *it != 0).expect("a domain");
-    let damages: [&dyn Fn(&mut Vec<u8>); 7] = [
+    type Damage<'a> = &'a dyn Fn(&mut Vec<u8>);
+    let damages: [Damage<'_>; 7] = [
         &|content| content.clear(),
         &|content| content.truncate(100),
         &|content| content.truncate(8_192),
