@@ -1,9 +1,6 @@
 //! Pages of the manual that state what the agent does: each is compared with what it does. None of
 //! this needs root. `UPDATE_DOCS=1` writes the pages that are generated.
 
-#[path = "documents/walks.rs"]
-mod walks;
-
 use std::{
     collections::BTreeSet,
     env, fs,

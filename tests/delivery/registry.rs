@@ -14,9 +14,7 @@ use serde_json::{Value, json};
 use tap53_harness::{
     agent, fastavro,
     kafka::{Kafka, Security},
-    namespace::Namespace,
     process::run as run_to_end,
-    python,
     registry::{Read, Registry},
     scratch, wait,
 };
@@ -97,8 +95,6 @@ fn confluents_own_client_reads_the_topic_with_the_schema_from_the_registry() -> 
     let schema = schema_file(NEWEST).with_file_name("ledger_summary.avsc");
     assert_eq!(registry.schema(last.id)?, fs::read_to_string(schema)?);
     assert_eq!(registry.versions("ledger-summaries-value")?, 1);
-    let printed = run_script_of_the_walk(&namespace, &kafka.address(), &registry.url())?;
-    assert_eq!(printed, "300 transactions\n", "as docs/walks/data-engineer.md shows it");
     assert_eq!(read[0].record["schema_version"], tap53_records::encode::SCHEMA_VERSION);
     assert_eq!(read[0].record["node"], "test");
 
@@ -119,23 +115,6 @@ fn confluents_own_client_reads_the_topic_with_the_schema_from_the_registry() -> 
     }
     require_all(&registry.consume(&kafka.address(), TOPIC, None)?, next)?;
     Ok(())
-}
-
-/// Runs the script of the data engineer's walk that makes a table of a topic.
-fn run_script_of_the_walk(namespace: &Namespace, broker: &str, registry: &str) -> Result<String> {
-    let page =
-        Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("docs").join("walks/data-engineer.md");
-    let page = fs::read_to_string(page)?;
-    let (_, script) = page.split_once("```python\n# topic.py\n").context("the script")?;
-    let (script, _) = script.split_once("```").context("the end of the script")?;
-    let directory = scratch::directory("walk")?;
-    run_to_end(
-        namespace
-            .command(python::python()?)
-            .args(["-c", script])
-            .current_dir(directory.path())
-            .envs([("BROKER", broker), ("REGISTRY", registry), ("TOPIC", TOPIC)]),
-    )
 }
 
 #[test]
