@@ -294,6 +294,7 @@ fn chromium_shows_every_picture_and_table_without_errors_and_loads_nothing() -> 
             assert!(is_visible(&picture), "{which}: {picture}");
             assert!(picture["shapes"].as_u64() > Some(96), "{which}: {picture}");
             assert_eq!(picture["visible"], picture["shapes"], "{which}: {picture}");
+            assert!(picture["colours"].as_u64() >= Some(10), "{which}: {picture}");
         }
         let tables = of("table");
         assert!(tables.iter().all(|it| is_visible(it) && it["rows"].as_u64() > Some(0)), "{which}");
@@ -310,6 +311,7 @@ fn chromium_shows_every_picture_and_table_without_errors_and_loads_nothing() -> 
             "Losses",
         ];
         assert_eq!(sections, expected, "{which}");
+        assert!(view["colours"].as_u64() >= Some(100), "{which}: {}", view["colours"]);
         let screenshot = view["screenshot"].as_str().context("a path")?;
         screenshots.insert(fs::read(screenshot)?);
     }
@@ -319,7 +321,7 @@ fn chromium_shows_every_picture_and_table_without_errors_and_loads_nothing() -> 
 
 /// Were it not so, the test above would prove nothing.
 #[test]
-fn chromium_tells_of_errors_requests_and_overflow() -> Result<()> {
+fn chromium_tells_of_errors_requests_overflow_and_blank_pictures() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let page = directory.path().join("bad.html");
     let bad = "<!DOCTYPE html><title>t</title><section><h2>h</h2><svg><rect/></svg></section>\
@@ -330,9 +332,10 @@ fn chromium_tells_of_errors_requests_and_overflow() -> Result<()> {
         assert!(view["messages"].to_string().contains("of the page"), "{view}");
         assert_eq!(view["requests"][0], "http://127.0.0.1:9/image.png");
         assert!(view["overflow"].as_i64() > Some(0), "{view}");
-        let picture = view["boxes"].as_array().context("boxes")?.iter();
-        let shapes: Vec<_> = picture.filter(|it| it["element"] == "svg").collect();
-        assert_eq!((&shapes[0]["shapes"], &shapes[0]["visible"]), (&1.into(), &0.into()));
+        let mut boxes = view["boxes"].as_array().context("boxes")?.iter();
+        let picture = boxes.find(|it| it["element"] == "svg").context("a picture")?;
+        assert_eq!((&picture["shapes"], &picture["visible"]), (&1.into(), &0.into()));
+        assert_eq!(picture["colours"], 1);
     }
     Ok(())
 }

@@ -4,7 +4,8 @@
 
 Each line is about one width and one colour scheme: `messages` of the console and the log, `requests` other
 than for the page itself, the `boxes` of the elements that matter, the `overflow` of the page beyond its
-width in pixels, and the `screenshot`, a file in the directory. Chromium is driven by the DevTools protocol
+width in pixels, the `screenshot`, a file in the directory, and the number of `colours` on it and on each
+picture: a blank one has one. Chromium is driven by the DevTools protocol
 over pipes. A proxy that is not there keeps it from the network.
 """
 
@@ -13,14 +14,18 @@ import json
 import os
 import pathlib
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
+import zlib
 
 BROWSER = "chromium-headless-shell"
 WIDTHS = (1280, 420)
 SCHEMES = ("light", "dark")
 DEADLINE_S = 60
+# Scale of the pictures whose colours are counted: enough for that, and few octets for Python.
+SMALL = 0.125
 
 # Each picture and table: what it is, its size in pixels, and what it has inside.
 BOXES = """
@@ -35,6 +40,8 @@ BOXES = """
     return {
         element: element.localName,
         section: element.closest('section')?.querySelector('h2').textContent,
+        x: box.x + scrollX,
+        y: box.y + scrollY,
         width: box.width,
         height: box.height,
         shapes: shapes.length,
@@ -104,6 +111,41 @@ class Browser:
             self.events.append(self.receive())
 
 
+def colours(png):
+    """The number of different colours of a PNG with 8 bits per channel (ISO/IEC 15948)."""
+    width, height, depth, kind, _, _, interlaced = struct.unpack_from(">IIBBBBB", png, 16)
+    channels = {2: 3, 6: 4}.get(kind)
+    if depth != 8 or channels is None or interlaced:
+        sys.exit(f"a PNG of {depth} bits and colour type {kind} is not read")
+    data, at = b"", 8
+    while at < len(png):
+        length, name = struct.unpack_from(">I4s", png, at)
+        if name == b"IDAT":
+            data += png[at + 8:at + 8 + length]
+        at += length + 12
+    data, stride = zlib.decompress(data), width * channels
+    above, found = bytes(stride), set()
+    for row in range(height):
+        start = row * (stride + 1)
+        line, method = bytearray(data[start + 1:start + 1 + stride]), data[start]
+        for at in range(stride):
+            left, up, corner = (
+                (line[at - channels], above[at], above[at - channels]) if at >= channels else (0, above[at], 0)
+            )
+            estimate = left + up - corner
+            nearest = min((left, up, corner), key=lambda value: abs(estimate - value))
+            line[at] = line[at] + (0, left, up, (left + up) // 2, nearest)[method] & 255
+        above = line
+        found.update(bytes(line[at:at + channels]) for at in range(0, stride, channels))
+    return len(found)
+
+
+def picture(browser, x, y, width, height, scale):
+    clip = {"x": x, "y": y, "width": width, "height": height, "scale": scale}
+    shot = browser.call("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
+    return base64.b64decode(shot["data"])
+
+
 def look(browser, url, width, scheme, screenshot):
     browser.session = None
     target = browser.call("Target.createTarget", url="about:blank")["targetId"]
@@ -124,21 +166,18 @@ def look(browser, url, width, scheme, screenshot):
     boxes = evaluate(BOXES)["result"]["value"]
     overflow = evaluate(f"document.documentElement.scrollWidth - {width}")["result"]["value"]
     height = evaluate("document.documentElement.scrollHeight")["result"]["value"]
-    image = browser.call(
-        "Page.captureScreenshot",
-        captureBeyondViewport=True,
-        clip={"x": 0, "y": 0, "width": width, "height": height, "scale": 1},
-    )["data"]
-    screenshot.write_bytes(base64.b64decode(image))
+    screenshot.write_bytes(picture(browser, 0, 0, width, height, 1))
+    for box in boxes:
+        if box["element"] == "svg":
+            place = (box[side] for side in ("x", "y", "width", "height"))
+            box["colours"] = colours(picture(browser, *place, SMALL))
     events = [event for event in browser.events if "method" in event]
     of = lambda method: [event["params"] for event in events if event["method"] == method]
     messages = [entry["entry"]["text"] for entry in of("Log.entryAdded")]
     messages += [str(call["args"]) for call in of("Runtime.consoleAPICalled")]
     messages += [str(error["exceptionDetails"]) for error in of("Runtime.exceptionThrown")]
     requested = [request["request"]["url"] for request in of("Network.requestWillBeSent")]
-    browser.session = None
-    browser.call("Target.closeTarget", targetId=target)
-    return {
+    seen = {
         "width": width,
         "scheme": scheme,
         "messages": messages,
@@ -147,7 +186,11 @@ def look(browser, url, width, scheme, screenshot):
         "boxes": boxes,
         "overflow": overflow,
         "screenshot": str(screenshot),
+        "colours": colours(picture(browser, 0, 0, width, height, SMALL)),
     }
+    browser.session = None
+    browser.call("Target.closeTarget", targetId=target)
+    return seen
 
 
 def main(arguments):
