@@ -100,7 +100,8 @@ impl<'a> Walk<'a> {
             let mut shown = Vec::new();
             for command in block.lines().filter_map(|line| line.strip_prefix("$ ")) {
                 shown.push(format!("$ {command}"));
-                shown.extend(self.output(command, variables)?.lines().map(str::to_owned));
+                let printed = self.output(command, variables)?;
+                shown.extend(printed.trim_end().lines().map(str::to_owned));
                 ran += 1;
             }
             page = page.replacen(block, &shown.join("\n"), 1);
@@ -120,6 +121,8 @@ impl<'a> Walk<'a> {
             .args(["-c", &format!("{command} 2>&1")])
             .current_dir(self.directory.path())
             .env("PATH", env::join_paths(path)?)
+            // DuckDB shows times in the local zone.
+            .env("TZ", "UTC")
             .envs(variables.iter().copied());
         let output = shell.output()?;
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();

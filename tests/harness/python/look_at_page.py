@@ -164,7 +164,9 @@ def look(browser, url, width, scheme, screenshot):
     browser.wait_for("Page.loadEventFired")
     evaluate = lambda text: browser.call("Runtime.evaluate", expression=text, returnByValue=True)
     boxes = evaluate(BOXES)["result"]["value"]
-    overflow = evaluate(f"document.documentElement.scrollWidth - {width}")["result"]["value"]
+    # A scroll bar takes a part of the width.
+    overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    overflow = evaluate(overflow)["result"]["value"]
     height = evaluate("document.documentElement.scrollHeight")["result"]["value"]
     screenshot.write_bytes(picture(browser, 0, 0, width, height, 1))
     for box in boxes:
