@@ -25,7 +25,7 @@ use super::{
 pub const SCHEMA_VERSION: i32 = 5;
 
 /// Number of fields of the record; a test compares it with the schema.
-const FIELDS: usize = 152;
+const FIELDS: usize = 153;
 
 /// Converts CLOCK_MONOTONIC, which the kernel timestamps packets with, to UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
