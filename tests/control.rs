@@ -42,6 +42,8 @@ use tap53_harness::{
 
 #[path = "control/abuse.rs"]
 mod abuse;
+#[path = "control/questions.rs"]
+mod questions;
 #[path = "control/tail.rs"]
 mod tail;
 #[path = "control/toggles.rs"]

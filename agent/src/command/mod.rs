@@ -4,6 +4,7 @@ mod discovery;
 pub(crate) mod doctor;
 pub(crate) mod filters;
 pub(crate) mod generate;
+mod interrupt;
 mod output;
 pub(crate) mod page;
 pub(crate) mod prepare;
@@ -14,6 +15,7 @@ mod report;
 mod result_file;
 pub(crate) mod run;
 pub(crate) mod show;
+mod source;
 pub(crate) mod spool;
 pub(crate) mod status;
 pub(crate) mod switch;
@@ -80,10 +82,10 @@ pub(crate) enum Command {
     /// Read capture files (pcap, pcapng) instead of interfaces; needs no root
     #[command(after_help = replay::EXAMPLES)]
     Replay(replay::Arguments),
-    /// Select records of captures and Avro files, or make a report of them
+    /// Select records of captures, Avro files or a running agent, or make a report of them
     #[command(after_help = query::EXAMPLES)]
     Query(query::Arguments),
-    /// Write one HTML page about the records of captures and Avro files
+    /// Write one HTML page about the records of captures, Avro files or a running agent
     #[command(after_help = page::EXAMPLES)]
     Report(page::Arguments),
     /// Check the configuration, and print it with all defaults

@@ -1,6 +1,5 @@
 //! `tap53 tail`.
 
-mod interrupt;
 mod limit;
 mod lines;
 
@@ -22,9 +21,10 @@ use tap53::{
 };
 use tap53_base::visible::visible;
 
-use self::{interrupt::Interrupt, limit::Limit, lines::Printer};
+use self::{limit::Limit, lines::Printer};
 use super::{
     filters::Filters,
+    interrupt::Interrupt,
     switch::{Socket, lasting},
     transactions::Output,
 };

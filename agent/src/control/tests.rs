@@ -453,10 +453,10 @@ fn the_past_is_refused_if_no_records_are_kept() {
 #[test]
 fn a_follower_of_another_version_is_told_so() {
     let setup = setup(echo);
-    let fault = &setup.raw(b"{\"version\":1,\"call\":{\"tail\":{\"format\":\"avro\"}}}\n")["error"];
+    let fault = &setup.raw(b"{\"version\":1,\"call\":{\"tail\":{\"format\":\"xml\"}}}\n")["error"];
     assert_eq!(fault["reason"], "malformed");
     let message = fault["message"].as_str().unwrap();
-    assert!(message.contains("`avro`") && message.contains("`row`"), "{message}");
+    assert!(message.contains("`xml`") && message.contains("`row`"), "{message}");
 }
 
 #[test]

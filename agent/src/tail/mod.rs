@@ -23,6 +23,7 @@
 //! - **A follower is no sink**: its lines are copies, and are not in the ledger.
 
 mod counting;
+mod datum;
 mod feed;
 mod queue;
 mod recent;
@@ -42,10 +43,12 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use counting::Tally;
+use datum::Base64Datum;
 use queue::Queue;
-use tap53_records::encode::{Format, TextOptions};
+use tap53_records::encode::{self, Encode, Format, TextOptions};
 
 pub use counting::{COUNTING_FOLLOWERS, CountingTail, TooManyCounting};
+pub use datum::datum_of_line;
 pub(crate) use feed::Feed;
 pub use recent::{Past, Wanted};
 pub use selection::{Known, RecordFilter, Refusal, Selection, label, rcode, signal};
@@ -75,13 +78,16 @@ pub enum LineFormat {
     /// The part of a record that people read, as one JSON object a line: a follower lays out the
     /// columns.
     Row,
+    /// The Avro datum of a record in the full profile, in base64. The answer to the request has its
+    /// schema, so that a command reads the records of an agent of another version.
+    Avro,
 }
 
 impl LineFormat {
     /// All formats, in index order.
-    const ALL: [Self; 4] = [Self::Json, Self::Text, Self::ColoredText, Self::Row];
+    const ALL: [Self; 5] = [Self::Json, Self::Text, Self::ColoredText, Self::Row, Self::Avro];
 
-    /// Returns the encoding of the lines.
+    /// Returns the encoding of the lines, or of what they have in base64.
     #[must_use]
     pub fn format(self) -> Format {
         match self {
@@ -89,6 +95,15 @@ impl LineFormat {
             Self::Text => Format::Text(TextOptions::default()),
             Self::ColoredText => Format::Text(TextOptions { color: true, ..Default::default() }),
             Self::Row => Format::Row,
+            Self::Avro => Format::AvroDatum,
+        }
+    }
+
+    /// Returns an encoder of lines.
+    fn build(self) -> Result<Box<dyn Encode>, encode::Error> {
+        match self {
+            Self::Avro => Ok(Box::new(Base64Datum::default())),
+            format => format.format().build(),
         }
     }
 }

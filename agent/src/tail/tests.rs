@@ -425,3 +425,21 @@ fn response_codes_have_the_names_of_records() {
         assert!(rcode(wrong).is_err(), "{wrong}");
     }
 }
+
+#[test]
+fn lines_of_avro_are_the_datum_whether_a_sink_has_encoded_it_or_not() {
+    let (_, mut feed, tail) = followed(LineFormat::Avro, &Selection::default());
+    samples::with_record("matched", |record| {
+        let mut datum = Vec::new();
+        Format::AvroDatum.build().unwrap().encode(record, &mut datum).unwrap();
+        feed.push(record, None);
+        feed.push(record, Some(&datum));
+        feed.deliver();
+        let (lines, lost) = taken(&tail);
+        assert_eq!((lines.lines().count(), lost), (2, 0));
+        for line in lines.lines() {
+            assert_eq!(datum_of_line(line.as_bytes()), Some(datum.clone()));
+        }
+    });
+    assert_eq!(datum_of_line(b"no base64!"), None);
+}

@@ -9,6 +9,7 @@ use tap53_base::{
     vitals::{AUDIT, Probe},
 };
 use tap53_capture::interfaces::SwitchTo;
+use tap53_records::encode::Profile;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
@@ -255,7 +256,8 @@ impl Context {
     ) -> Result<(Tail, Vec<u8>), Fault> {
         self.check_selection(&mut selection)?;
         if past.is_some() && !self.tails.keeps_recent() {
-            let message = "this agent keeps no recent records: control.recent_bytes is 0";
+            let message = "this agent keeps no recent records: control.recent_bytes is 0; set it to \
+                           4194304, for instance, for some 6,000 records";
             return Err(Fault::new(Reason::Refused, message));
         }
         let Requester { uid, pid, process } = requester;
@@ -270,7 +272,11 @@ impl Context {
         );
         // None in practice: memory can be written to.
         let heading = format.format().heading().unwrap_or_default();
-        Ok((tail, line(&serde_json::json!({ "ok": { "heading": heading } }))))
+        let mut ok = serde_json::json!({ "heading": heading });
+        if format == LineFormat::Avro {
+            ok["schema"] = Profile::Full.schema_text().into();
+        }
+        Ok((tail, line(&serde_json::json!({ "ok": ok }))))
     }
 
     /// Writes an answer; returns false if it was not read in time.
