@@ -71,6 +71,7 @@ fn fastavro_reads_earlier_versions_as_this_version() -> Result<()> {
                 ("response_direction", Value::Null),
                 ("response_interface", Value::Null),
                 ("anomalies", json!([])),
+                ("signals", Value::Null),
                 ("latest_query_time", Value::Null),
                 ("latency_from_latest_query_ns", Value::Null),
                 ("query_file", Value::Null),
@@ -94,6 +95,7 @@ fn fastavro_reads_earlier_versions_as_this_version() -> Result<()> {
                 ("upstream_count", Value::Null),
                 ("served_record_id", Value::Null),
                 ("search_group", Value::Null),
+                ("kept_per_million", Value::Null),
             ] {
                 // Version 4 is the first with runs and numbers.
                 if as_written.get(field).is_none() {
@@ -149,7 +151,7 @@ fn fastavro_reads_the_same_values_from_both_profiles() -> Result<()> {
         std::iter::once(&message[..]),
     )?;
     let (full, flat) = (&full[0], flat[0].as_object().context("a record")?);
-    assert_eq!(flat.len(), 164);
+    assert_eq!(flat.len(), 165);
     let us = full["query_time"].as_i64().context("a time")?;
     for (field, value) in flat {
         let expected = match field.as_str() {
@@ -228,7 +230,7 @@ fn duckdb_takes_the_tables_and_the_records_of_both_profiles() -> Result<()> {
              FROM dns_transactions WHERE outcome = 'MATCHED')",
         ],
     )?;
-    assert_eq!(flat[0], [json!({"columns": 164, "comments": 164})]);
+    assert_eq!(flat[0], [json!({"columns": 165, "comments": 165})]);
     assert_eq!(flat[1].len(), 3);
     assert_eq!(
         flat[1][0],
@@ -251,7 +253,7 @@ fn duckdb_takes_the_tables_and_the_records_of_both_profiles() -> Result<()> {
             "SELECT answers[1].rdata AS rdata, query_time FROM dns_transactions WHERE outcome = 'MATCHED'",
         ],
     )?;
-    assert_eq!(full[0], [json!({"columns": 151, "comments": 151})]);
+    assert_eq!(full[0], [json!({"columns": 152, "comments": 152})]);
     assert_eq!(
         full[1],
         [json!({"rdata": "192.0.2.80", "query_time": "2023-11-14T22:13:20.001000+00:00"})]
@@ -341,6 +343,8 @@ fn message_in(profile: Profile) -> Result<Vec<u8>> {
         client_provenance: Provenance::default(),
         server_provenance: Provenance::default(),
         node_role: NodeRole::Unknown,
+        signals: None,
+        kept_per_million: None,
         portion: &Portion::ALL,
     };
     let mut out = Vec::new();

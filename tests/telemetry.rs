@@ -12,6 +12,10 @@ mod held_up;
 mod latencies;
 #[path = "telemetry/logs.rs"]
 mod logs;
+#[path = "telemetry/signals.rs"]
+mod signals;
+#[path = "telemetry/volume.rs"]
+mod volume;
 
 use std::{
     collections::{BTreeMap, VecDeque},

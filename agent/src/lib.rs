@@ -16,8 +16,10 @@
 //!  tap53_reasons       the reasons for which something is ignored or lost
 //!
 //!  config     the sections of all parts together, from one YAML file and flags
+//!  keep       which transactions become records
 //!  worker     runs ring to sink, a thread each
 //!  tail       followers of a running agent
+//!  top        what an agent reports to a terminal view
 //!  pipeline   wires workers and sinks
 //!  runs       saves the state of a run for the next one
 //!  agent      reconciles interfaces, rules and configuration with what is desired
@@ -34,7 +36,10 @@
 
 pub mod config;
 
+pub mod keep;
+
 pub mod tail;
+pub mod top;
 
 pub mod agent;
 mod ending;

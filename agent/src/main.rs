@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use command::{
     Arguments, Command, doctor, generate, page, prepare, probe, query, replay, run, show, spool,
-    status, switch, tail, verify,
+    status, switch, tail, top, verify,
 };
 
 /// Exit codes of a run, as `docs/commands.md` documents them.
@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         Command::Disable(arguments) => switch::disable(arguments),
         Command::Reset(arguments) => switch::reset(arguments),
         Command::Tail(arguments) => tail::run(arguments),
+        Command::Top(arguments) => top::run(&arguments),
         Command::Spool(command) => spool::run(&command),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Prepare(arguments) => prepare::run(&arguments),

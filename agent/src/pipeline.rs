@@ -37,6 +37,7 @@ use tap53_ebpf::{
 use tap53_insight::{DnsMetrics, Reading as DnsReading};
 use tap53_ledger::{InterfaceCounts, Ledger, Published, Sources, WorkerCounts, snapshot_with};
 use tap53_records::encode;
+use tap53_signals::SharedSignals;
 use tap53_sinks::{self as sink, Named, Summaries};
 use tap53_transactions::{
     chain::Chains,
@@ -103,6 +104,7 @@ pub struct Pipeline {
     summaries: Summaries,
     tails: Tails,
     dns_metrics: Option<DnsMetrics>,
+    signals: Option<SharedSignals>,
 }
 
 struct Running {
@@ -138,7 +140,11 @@ impl Pipeline {
                 "this kernel does not let a thread without CAP_BPF read BPF maps: set privileges.keep"
             );
         })?;
-        let rules = Arc::new(RulesInForce::new(Rules::new(&config.filter, &config.privacy)));
+        let rules = Arc::new(RulesInForce::new(Rules::new(
+            &config.filter,
+            &config.privacy,
+            &config.record.keep,
+        )));
         let shared = Shared {
             wire_bytes: config.record.wire_bytes,
             kept: config.record.kept(),
@@ -150,6 +156,7 @@ impl Pipeline {
             tails: Tails::new(recent_bytes(&config.control, rings.len())),
             chains: config.chains.tracker().map(|tracker| Chains::new(tracker, rings.len())),
             dns_metrics: dns_metrics(config),
+            signals: signals(config, rings.len()),
             ..Shared::new(&config.node, names)
         };
         let pairing = pairing(&config.pair);
@@ -166,6 +173,7 @@ impl Pipeline {
             sinks,
             tails: shared.tails.clone(),
             dns_metrics: shared.dns_metrics.clone(),
+            signals: shared.signals.clone(),
             capture,
             kernel_log,
             rules,
@@ -244,6 +252,7 @@ impl Pipeline {
             workers: self.workers.iter().map(worker).collect(),
             sinks: self.sinks.clone(),
             dns_metrics: self.dns_metrics.clone(),
+            signals: self.signals.clone(),
             rules: self.rules.clone(),
         }
     }
@@ -532,6 +541,11 @@ fn spawn(
 }
 
 /// Creates the metrics of the DNS, unless telemetry is off.
+fn signals(config: &Config, workers: usize) -> Option<SharedSignals> {
+    let now_us = jiff::Timestamp::now().as_microsecond();
+    config.signals.enabled.then(|| SharedSignals::open(&config.signals, workers, now_us))
+}
+
 fn dns_metrics(config: &Config) -> Option<DnsMetrics> {
     let is_read = config.telemetry.enabled && config.dns_metrics.enabled;
     is_read.then(|| DnsMetrics::new(config.dns_metrics))

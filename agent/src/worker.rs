@@ -32,6 +32,7 @@ use tap53_dns::Kept;
 use tap53_insight::DnsMetrics;
 use tap53_ledger::{Published, WorkerCounts};
 use tap53_records::encode::{self, Clock};
+use tap53_signals::SharedSignals;
 use tap53_sinks::Named;
 use tap53_transactions::{chain::Chains, pair::Table};
 
@@ -72,6 +73,8 @@ pub struct Shared {
     pub tails: Tails,
     /// Metrics of the DNS, if the configuration enables them.
     pub dns_metrics: Option<DnsMetrics>,
+    /// Signals, if the configuration enables them.
+    pub signals: Option<SharedSignals>,
     /// The transactions that a replay records; `None` for all.
     pub selection: Option<Arc<RecordFilter>>,
     /// Set when nothing enters the rings any more.
@@ -96,6 +99,7 @@ impl Shared {
             chains: None,
             tails: Tails::default(),
             dns_metrics: None,
+            signals: None,
             selection: None,
             ending: Arc::default(),
         }

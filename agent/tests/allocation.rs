@@ -19,6 +19,7 @@ use tap53_ledger::{Published, SinkCounts};
 use tap53_records::encode::{
     Batch, Clock, Format, Profile, frame, read_single_object, single_object_header,
 };
+use tap53_signals::{SharedSignals, SignalsConfig};
 use tap53_sinks::{Named, Sink};
 use tap53_transactions::pair::{self, RecordIds, SharedNotes};
 
@@ -187,8 +188,10 @@ fn require_recorded_without_allocation(format: Format) {
     };
     let table = config.build(0, RecordIds::new([7; 8], 0), SharedNotes::default());
     let counted = DnsMetricsConfig { names: true, clients: true, ..DnsMetricsConfig::default() };
+    let looked_for = SignalsConfig { enabled: true, max_memory_mib: 4, ..SignalsConfig::default() };
     let shared = Shared {
         dns_metrics: Some(DnsMetrics::new(counted)),
+        signals: Some(SharedSignals::open(&looked_for, 1, 0)),
         // Recent records, which are full after a few rounds.
         tails: Tails::new(32 << 10),
         ..Shared::new("node-1", Arc::new(Names::of([(3, "eth0".to_owned())])))

@@ -210,7 +210,10 @@ impl Root {
 }
 
 /// The shared libraries of a program and its loader, as ldd(1) finds them; none if it is static.
-fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
+///
+/// # Errors
+/// When there is no ldd, or it cannot read the program.
+pub fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
     let output = Command::new("ldd").arg(program).output().context("run ldd")?;
     let listed = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() {

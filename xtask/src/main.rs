@@ -3,6 +3,7 @@
 mod bench;
 mod build_ebpf;
 mod demo;
+mod dist;
 mod docs;
 #[cfg(test)]
 mod events;
@@ -14,6 +15,7 @@ mod manifests;
 mod progress;
 mod sample;
 mod setup;
+mod signals;
 mod story;
 mod strip;
 mod test;
@@ -49,6 +51,8 @@ enum Task {
     },
     /// Run tap53 with a resolver and a client in network namespaces, and show records and the ledger
     Demo(demo::Arguments),
+    /// Make what tap53 is installed from: packages, an image, the chart and a bill of materials; needs root
+    Dist(dist::Arguments),
     /// Build the manual into target/book/html; fails on warnings and dead links
     Docs,
     /// Record one lookup of a pod in the two-node laboratory, and show it in the README; needs root
@@ -65,6 +69,8 @@ enum Task {
     Lake(lake::Arguments),
     /// Kill loaders of the warehouse during their transactions, and count the rows; needs root
     Warehouse,
+    /// Find real tunnels among a million benign lookups, and write docs/signals-evaluation.md; needs root
+    Signals,
     /// Fuzz the decoders with libFuzzer, each target for some time
     Fuzz(fuzz::Arguments),
     /// Measure the cost of a packet in the kernel and of a transaction in the agent, or the cost of the
@@ -77,6 +83,7 @@ fn main() -> ExitCode {
         Task::Setup(arguments) => setup::run(&workspace, &arguments),
         Task::BuildEbpf => build_ebpf::run(&workspace).map(drop),
         Task::Demo(arguments) => demo::run(&workspace, &arguments),
+        Task::Dist(arguments) => dist::run(&workspace, &arguments),
         Task::Docs => docs::run(&workspace),
         Task::Manifests => manifests::run(),
         Task::Story => story::run(&workspace),
@@ -84,6 +91,7 @@ fn main() -> ExitCode {
         Task::Test(arguments) => test::run(&workspace, &arguments),
         Task::Faults(arguments) => faults::run(&workspace, &arguments),
         Task::Lake(arguments) => lake::run(&workspace, &arguments),
+        Task::Signals => signals::run(&workspace),
         Task::Warehouse => warehouse::run(&workspace),
         Task::Fuzz(arguments) => fuzz::run(&workspace, &arguments),
         Task::Bench(arguments) => bench::run(&workspace, &arguments),

@@ -15,6 +15,7 @@ use tap53_harness::{kube, laboratory, lake, postgres, python, spark};
 
 use crate::{
     build_ebpf::{Toolchain, linker},
+    dist,
     docs::mdbook,
     workspace::{Workspace, run as run_command},
 };
@@ -38,11 +39,13 @@ pub(crate) struct Arguments {
     lake: bool,
 }
 
-/// Purpose of a machine; each includes the ones before it.
+/// Purpose of a machine; each includes the ones before it, but only `Test` includes `Dist`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Purpose {
     /// Building the BPF object and the agent.
     Build,
+    /// The files of a release: packages and an image as well.
+    Dist,
     /// The demo: a resolver and a client as well.
     Demo,
     /// The demo with Kafka: a broker's Java and independent readers as well.
@@ -53,6 +56,17 @@ pub(crate) enum Purpose {
     DemoLake,
     /// All tests and benchmarks.
     Test,
+}
+
+impl Purpose {
+    /// Returns true if this purpose has the needs of `other` too.
+    fn includes(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Dist, _) => other <= Self::Dist,
+            (_, Self::Dist) => self == Self::Test,
+            _ => other <= self,
+        }
+    }
 }
 
 /// Installs the needs of the purpose that `arguments` select.
@@ -71,8 +85,10 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
 
 /// Installs the missing needs of `purpose` and prints them; returns their number.
 pub(crate) fn install_missing(workspace: &Workspace, purpose: Purpose) -> Result<usize> {
-    let mut missing: Vec<&Need> =
-        needs::NEEDS.iter().filter(|need| need.purpose <= purpose && !need.is_met()).collect();
+    let mut missing: Vec<&Need> = needs::NEEDS
+        .iter()
+        .filter(|need| purpose.includes(need.purpose) && !need.is_met())
+        .collect();
     if Toolchain::find().is_err() {
         missing.push(&needs::BPF_COMPILER);
     }
@@ -82,7 +98,8 @@ pub(crate) fn install_missing(workspace: &Workspace, purpose: Purpose) -> Result
     }
     let needs_kube = purpose >= Purpose::Test && !kube::are_built()?;
     let needs_coredns = purpose >= Purpose::Test && !laboratory::is_built()?;
-    if (needs_kube || needs_coredns) && kube::go().is_err() {
+    let needs_nfpm = purpose.includes(Purpose::Dist) && !dist::is_nfpm_built()?;
+    if (needs_kube || needs_coredns || needs_nfpm) && kube::go().is_err() {
         missing.push(&needs::GO);
     }
     let needs_mdbook = purpose >= Purpose::Test && !mdbook::is_ready(workspace)?;

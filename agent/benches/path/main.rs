@@ -40,6 +40,7 @@ use tap53_ledger::{Evidence, Progress, Published, SinkCounts, Summary, chain::Ch
 use tap53_records::encode::{
     Batch, Clock, Encode, Format, NodeRole, Observer, Owner, Portion, Provenance, Record, schema,
 };
+use tap53_signals::{SharedSignals, SignalsConfig};
 use tap53_sinks::{Named, Sink, SummarySink};
 use tap53_transactions::{
     chain,
@@ -199,6 +200,7 @@ enum Name {
     PathTimed,
     PathCounted,
     PathCountedWithNames,
+    PathWithSignals,
     PathChained,
     PathChainedInSmallBatches,
     PathWithChains,
@@ -223,6 +225,7 @@ impl Name {
             Self::PathTimed => "  the same, timed for /metrics",
             Self::PathCounted => "  the same, with metrics of the DNS",
             Self::PathCountedWithNames => "  the same, and top names and clients",
+            Self::PathWithSignals => "  the same, with signals",
             Self::PathChained => "  the same, with tamper evidence",
             Self::PathChainedInSmallBatches => "  the same, 16 transactions a batch",
             Self::PathWithChains => "  the same, with chains, of no resolver",
@@ -320,6 +323,8 @@ fn measure(title: &str, kind: Kind) {
             client_provenance: Provenance::default(),
             server_provenance: Provenance::default(),
             node_role: NodeRole::Unknown,
+            signals: None,
+            kept_per_million: None,
             portion: &Portion::ALL,
         })
         .collect();
@@ -339,6 +344,7 @@ fn measure(title: &str, kind: Kind) {
         path_timed(samples),
         path_counted(Name::PathCounted, samples),
         path_counted(Name::PathCountedWithNames, samples),
+        path_with_signals(samples),
         path_chained(Name::PathChained, samples, TRANSACTIONS),
         path_chained(Name::PathChainedInSmallBatches, samples, 16),
         path_with_chains(Name::PathWithChains, samples, kind),
@@ -397,6 +403,8 @@ fn print_table(stages: &[Stage<'_>], [avro, flat, json]: [Sizes; 3]) {
     let text = "with metrics of the DNS, as a part of without";
     println!("  {text:<42} {counted:>8.3}   target: at most 1.05");
     println!("  {:<42} {named:>8.3}", "with top names and clients too");
+    let signals = ns(Name::PathWithSignals) - ns(Name::PathToAvro);
+    println!("  {:<42} {signals:>8.0}   target: at most 50", "ns that signals add");
     let chained = ns(Name::PathChained) / ns(Name::PathToAvro);
     println!("  {:<42} {chained:>8.3}", "with tamper evidence, as a part of without");
     for (name, text) in [
@@ -518,6 +526,26 @@ fn path_counted(name: Name, samples: &Samples) -> Stage<'_> {
     let metrics = DnsMetrics::new(config);
     let mut stages = stages_to(Arc::new(sink), |shared| shared.dns_metrics = Some(metrics));
     stage(name, move || {
+        for sample in samples.borrow().iter() {
+            stages.take(&sample.query);
+            stages.take(&sample.response);
+        }
+        stages.deliver();
+    })
+}
+
+/// The path with signals. Each client asks for its own name, and for the same one in each round.
+fn path_with_signals(samples: &Samples) -> Stage<'_> {
+    let sink = Discard {
+        format: Format::AvroSingleObject,
+        counts: Published::default(),
+        timings: None,
+        evidence: None,
+    };
+    let config = SignalsConfig { enabled: true, ..SignalsConfig::default() };
+    let signals = SharedSignals::open(&config, 1, 0);
+    let mut stages = stages_to(Arc::new(sink), |shared| shared.signals = Some(signals));
+    stage(Name::PathWithSignals, move || {
         for sample in samples.borrow().iter() {
             stages.take(&sample.query);
             stages.take(&sample.response);

@@ -290,7 +290,11 @@ impl Agent {
             self.log.set_level(config.log.level);
         }
         if changed.rules {
-            self.pipeline.replace_rules(Rules::new(&config.filter, &config.privacy));
+            self.pipeline.replace_rules(Rules::new(
+                &config.filter,
+                &config.privacy,
+                &config.record.keep,
+            ));
         }
         if changed.interfaces {
             self.reconciler.wanted.set_file(config.interfaces.clone());

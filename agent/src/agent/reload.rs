@@ -4,7 +4,7 @@
 //! ConfigMap's files are links into a directory `..data`, which is itself a link that is exchanged.
 //! If the file is a link, the directory of its target is watched too.
 //!
-//! `interfaces`, `filter`, `privacy` and `log.level` can change while the agent runs. Other keys that
+//! `interfaces`, `filter`, `record.keep`, `privacy` and `log.level` can change while the agent runs. Other keys that
 //! differ need a restart, and are named. Flags override the file as they did at the start.
 
 use std::{
@@ -147,15 +147,28 @@ impl ConfigFile {
         // Messages as sent would show what the new rules hide, until a restart ends them too.
         let shows_all = force.record.wire_bytes && !read.privacy.keeps_everything();
         let privacy = force.privacy != read.privacy && !shows_all;
-        let rules = force.filter != read.filter || privacy;
+        let selection = (force.filter != read.filter || force.record.keep != read.record.keep)
+            && knows_pods_of(force, read);
+        let rules = selection || privacy;
         force.interfaces.clone_from(&read.interfaces);
         force.log.level = read.log.level;
-        force.filter.clone_from(&read.filter);
+        if selection {
+            force.filter.clone_from(&read.filter);
+            force.record.keep.clone_from(&read.record.keep);
+        }
         if privacy {
             force.privacy.clone_from(&read.privacy);
         }
         Changed { interfaces, rules, log_level }
     }
+}
+
+/// Returns true if pods are known, with the labels that they will be known with after a restart, or if the new
+/// rules do not depend on pods. A rule that denies a label that is not known would let all pods pass.
+fn knows_pods_of(force: &Config, read: &Config) -> bool {
+    let selects_pods = !read.filter.pods.is_empty() || !read.record.keep.rules.is_empty();
+    let (known, wanted) = (&force.kubernetes, &read.kubernetes);
+    !selects_pods || known.enabled == wanted.enabled && known.labels == wanted.labels
 }
 
 /// Returns the keys whose values differ, with the sections before them; a list is one value.
@@ -299,6 +312,29 @@ mod tests {
         file.reload();
         // Each change once, however often it was looked at: three refused, and the return.
         assert_eq!((file.status().reloads_refused, file.status().reloads), (3, 1));
+    }
+
+    #[test]
+    fn what_is_kept_changes_at_once_unless_it_needs_labels_that_are_not_known() {
+        let pods = |labels: &str| format!("{BASE}kubernetes: {{labels: [{labels}]}}\n");
+        let (_directory, path, mut file) = file(&pods("app"));
+        let keep = |share: &str, label: &str| {
+            format!(
+                "filter: {{pod_labels: {{deny: [{label}]}}}}\nrecord: {{keep: {{share: {share}}}}}\n"
+            )
+        };
+        fs::write(&path, pods("app") + &keep("0.5", "app")).unwrap();
+        assert!(file.reload().rules);
+        assert!(!file.config().record.keep.keeps_everything());
+        assert_eq!(file.status().restart_needed, [""; 0]);
+        // A label that the agent does not keep would match no pod.
+        fs::write(&path, pods("app, tier") + &keep("1", "tier")).unwrap();
+        assert!(!file.reload().rules);
+        assert!(!file.config().record.keep.keeps_everything());
+        let needed = &file.status().restart_needed;
+        for key in ["filter.pod_labels.deny", "kubernetes.labels", "record.keep.share"] {
+            assert!(needed.iter().any(|needed| needed == key), "{key}: {needed:?}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use jiff::SignedDuration;
 use tap53::{
     config::{QueryType, prefix, zone},
-    tail::{Selection, label, rcode},
+    tail::{Selection, label, rcode, signal},
 };
 
 /// Options that select transactions. One that is repeated matches any of its values; a transaction must
@@ -35,6 +35,9 @@ pub(crate) struct Filters {
     /// Only answers with an address of this prefix, such as 203.0.113.0/24; may be repeated
     #[arg(long = "answer", value_name = "CIDR", value_parser = prefix)]
     answers: Vec<IpNet>,
+    /// Only transactions with this signal, such as TUNNEL or NEW_DOMAIN_NODE; may be repeated
+    #[arg(long = "signal", value_name = "NAME", value_parser = signal)]
+    signals: Vec<String>,
     /// Only clients of this prefix, such as 10.1.0.0/16; may be repeated
     #[arg(long = "client", value_name = "CIDR", value_parser = prefix)]
     clients: Vec<IpNet>,
@@ -78,6 +81,7 @@ impl Filters {
             workloads: texts(&self.workloads),
             labels: self.labels.clone(),
             answers: self.answers.clone(),
+            signals: self.signals.clone(),
             slower_us: self
                 .slower
                 .map(|slower| u64::try_from(slower.as_micros()).unwrap_or(u64::MAX)),

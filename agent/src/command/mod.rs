@@ -18,6 +18,7 @@ pub(crate) mod status;
 pub(crate) mod switch;
 mod table;
 pub(crate) mod tail;
+pub(crate) mod top;
 pub(crate) mod transactions;
 pub(crate) mod verify;
 
@@ -41,6 +42,7 @@ Examples:
   sudo tap53 status                  Show the state of a running agent and its ledger
   sudo tap53 enable eth1 --for 10m   Make a running agent capture on eth1 as well, for 10 minutes
   sudo tap53 tail --qname test       Print the transactions of names under test from a running agent
+  sudo tap53 top                     Watch names, workloads, codes and latencies of a running agent
 
 Run 'tap53 <COMMAND> --help' for the options of a command.";
 
@@ -106,6 +108,9 @@ pub(crate) enum Command {
     /// Print the transactions of a running agent as they happen
     #[command(after_help = tail::EXAMPLES)]
     Tail(tail::Arguments),
+    /// Show the DNS of a running agent on the terminal, again and again
+    #[command(after_help = top::EXAMPLES)]
+    Top(top::Arguments),
     /// Send a query, and follow it through a running agent until its record
     #[command(after_help = probe::EXAMPLES)]
     Probe(probe::Arguments),

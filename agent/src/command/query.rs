@@ -20,7 +20,7 @@ use tap53_query::{
 };
 use tap53_records::encode::Profile;
 
-use super::result_file::ResultFile;
+use super::{replay::refuse_filters_by_pod, result_file::ResultFile};
 use crate::exit;
 
 pub(super) const EXAMPLES: &str = "\
@@ -121,6 +121,7 @@ impl CaptureArguments {
             ..Overrides::default()
         };
         let mut config = Config::load(self.config.as_deref(), &overrides)?;
+        refuse_filters_by_pod(self.config.as_deref(), &config)?;
         if !self.ports.is_empty() {
             config.capture.ports.clone_from(&self.ports);
             config.capture.ports.sort_unstable();

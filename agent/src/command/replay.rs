@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, IsTerminal},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
@@ -14,7 +14,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use nix::sys::signal::Signal::{SIGINT, SIGTERM};
 use tap53::{
     config::{
-        Config, Error, LogFormat, LogLevel, Overrides, SinkConfig, TextFormat, TunnelRule,
+        Config, Error, LogFormat, LogLevel, Overrides, Problem, SinkConfig, TextFormat, TunnelRule,
         TunnelType, port_of_flag,
     },
     replay::{Ending, Plan, Replay, Speed},
@@ -116,6 +116,7 @@ impl Arguments {
             ..Overrides::default()
         };
         let mut config = Config::load(self.config.as_deref(), &overrides)?;
+        refuse_filters_by_pod(self.config.as_deref(), &config)?;
         for sink in &mut config.sinks {
             if let SinkConfig::Stdout(stdout) = sink {
                 stdout.dated = true;
@@ -136,11 +137,29 @@ impl Arguments {
     }
 }
 
+/// Refuses filters that would exclude nothing, or everything: the pods of a file's addresses are not known.
+pub(super) fn refuse_filters_by_pod(file: Option<&Path>, config: &Config) -> Result<(), Error> {
+    if config.filter.pods.is_empty() {
+        return Ok(());
+    }
+    let problem = Problem {
+        path: "filter".to_owned(),
+        place: None,
+        value: None,
+        reason: "the pods of a capture file are not known, so it cannot be filtered by namespaces, workloads or pod_labels: \
+                 leave them out of the configuration for files, and use clients"
+            .to_owned(),
+    };
+    Err(Error::Refused { file: file.map(Path::to_owned), problems: vec![problem] })
+}
+
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let config = arguments.load()?;
     let mut selection = arguments.filters.selection();
-    // The current owner of an address is not its owner at the time of the file.
-    if let Err(refusal) = selection.check(&Policy::new(&config.privacy), &Known::default()) {
+    // The current owner of an address is not its owner at the time of the file. Signals are looked for if
+    // they are selected.
+    let known = Known { signals: true, ..Known::default() };
+    if let Err(refusal) = selection.check(&Policy::new(&config.privacy), &known) {
         refuse(&refusal.to_string());
     }
     let log = Log::start(&config.log, &config.node)?;

@@ -113,6 +113,7 @@ async fn run_agent(
     let known = Known {
         pods: file.config().kubernetes.enabled,
         labels: file.config().kubernetes.labels.clone(),
+        signals: file.config().signals.enabled,
     };
     let mut agent = Agent::start(file, capture, &owners, log.clone(), &stop)?;
     containers.log_unavailable();

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tap53::{
     config::{CaptureConfig, Config, MOST_MAX_BYTES, Machine},
-    telemetry::print_warning,
+    telemetry::{print_notice, print_warning},
 };
 use tap53_capture::{
     capture::Preflight,
@@ -64,6 +64,9 @@ pub(crate) fn config(arguments: &CheckConfig) -> anyhow::Result<ExitCode> {
     let config = arguments.selection.load_on(machine)?;
     for warning in config.warnings() {
         print_warning(&warning.to_string());
+    }
+    if !config.record.keep.keeps_everything() {
+        print_notice(&format!("record.keep: {}", config.record.keep));
     }
     print(&arguments.output.render(&config)?)
 }

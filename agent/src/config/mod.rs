@@ -38,6 +38,7 @@ pub use warning::Warning;
 
 pub use crate::{
     control::config::{CONTROL_SOCKET, ControlConfig},
+    keep::config::{KeepConfig, KeepRule},
     runs::config::StateConfig,
     telemetry::{
         config::TelemetryConfig,
@@ -45,7 +46,10 @@ pub use crate::{
     },
 };
 use tap53_attribution as enrich;
-pub use tap53_attribution::config::{ContainersConfig, KubernetesConfig, Scope};
+pub use tap53_attribution::{
+    config::{ContainersConfig, KubernetesConfig, Scope},
+    pod_selection::config::{KnownPods, PodFilterConfig},
+};
 pub use tap53_base::{
     privileges::config::{PrivilegesConfig, RunAs},
     settings::{Machine, Problem, prefix},
@@ -59,6 +63,7 @@ pub use tap53_capture::{
 use tap53_dns::Kept;
 pub use tap53_insight::config::{ClientLabel, DnsMetricsConfig};
 pub use tap53_records::encode::{Columns, DEFAULT_MAX_BYTES, LEAST_MAX_BYTES, Profile};
+pub use tap53_signals::SignalsConfig;
 use tap53_sinks as sink;
 pub use tap53_sinks::config::{
     ColorChoice, CreateTopic, Credentials, FileCodec, FileConfig, FsyncChoice, KafkaCompression,
@@ -88,7 +93,7 @@ pub struct Config {
     /// Chains behind answers.
     pub chains: ChainsConfig,
     /// Filter that decides which transactions become records.
-    pub filter: FilterConfig,
+    pub filter: RecordFilterConfig,
     /// Privacy rules for the records.
     pub privacy: PrivacyConfig,
     /// Kubernetes API, from which attribution gets the owners of addresses.
@@ -105,6 +110,8 @@ pub struct Config {
     pub telemetry: TelemetryConfig,
     /// Metrics of the DNS itself.
     pub dns_metrics: DnsMetricsConfig,
+    /// Domains seen first, tunnels, and other signals.
+    pub signals: SignalsConfig,
     /// Privileges that the agent drops after the start.
     pub privileges: PrivilegesConfig,
     /// The state that a run saves for the next one.
@@ -115,9 +122,28 @@ pub struct Config {
     pub log: LogConfig,
 }
 
-/// Content of a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+/// The `filter` section: by what is on the wire, and by the client's pod.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct RecordFilterConfig {
+    /// Names, types and addresses.
+    #[serde(flatten)]
+    pub exchanges: FilterConfig,
+    /// Namespaces, workloads and labels.
+    #[serde(flatten)]
+    pub pods: PodFilterConfig,
+}
+
+impl RecordFilterConfig {
+    fn read(section: &mut Section<'_>, known: &KnownPods) -> Self {
+        Self { exchanges: FilterConfig::read(section), pods: PodFilterConfig::read(section, known) }
+    }
+}
+
+/// Records: which there are, and their content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RecordConfig {
+    /// The transactions that become records.
+    pub keep: KeepConfig,
     /// Profile, which selects the schema of records that are written as Avro.
     pub profile: Profile,
     /// Set if a record contains its messages as they were sent, in `query_wire` and
@@ -225,11 +251,14 @@ impl Config {
         let privacy = root.section("privacy", PrivacyConfig::read);
         let pair = root.section("pair", PairConfig::read);
         let kubernetes = root.has_section("kubernetes");
+        let kubernetes =
+            root.section("kubernetes", |section| KubernetesConfig::read(section, kubernetes));
+        let known = KnownPods { enabled: kubernetes.enabled, labels: kubernetes.labels.clone() };
         let telemetry = root.has_section("telemetry");
         let state = root.section("state", StateConfig::read);
         let mut sinks = sink::config::read(root, overrides.stdout, state.directory.as_deref());
         let record =
-            root.section("record", |section| RecordConfig::read(section, &privacy, &sinks));
+            root.section("record", |section| RecordConfig::read(section, &privacy, &sinks, &known));
         sink::config::set_profile(&mut sinks, record.profile);
         let control =
             root.section("control", |section| ControlConfig::read(section, record.profile));
@@ -242,9 +271,8 @@ impl Config {
                 .section("capture", |section| CaptureConfig::read(section, overrides.hook)),
             pair,
             chains: root.section("chains", |section| ChainsConfig::read(section, &pair)),
-            filter: root.section("filter", FilterConfig::read),
-            kubernetes: root
-                .section("kubernetes", |section| KubernetesConfig::read(section, kubernetes)),
+            filter: root.section("filter", |section| RecordFilterConfig::read(section, &known)),
+            kubernetes,
             containers: root.section("containers", ContainersConfig::read),
             record,
             privacy,
@@ -253,6 +281,9 @@ impl Config {
             telemetry: root
                 .section("telemetry", |section| TelemetryConfig::read(section, telemetry)),
             dns_metrics: root.section("dns_metrics", DnsMetricsConfig::read),
+            signals: root.section("signals", |section| {
+                SignalsConfig::read(section, state.directory.as_deref())
+            }),
             privileges: root.section("privileges", PrivilegesConfig::read),
             state,
             shutdown: root.section("shutdown", ShutdownConfig::read),
@@ -302,7 +333,13 @@ impl RecordConfig {
         if self.all_sections { Kept::All } else { Kept::Answers }
     }
 
-    fn read(section: &mut Section<'_>, privacy: &PrivacyConfig, sinks: &[SinkConfig]) -> Self {
+    fn read(
+        section: &mut Section<'_>,
+        privacy: &PrivacyConfig,
+        sinks: &[SinkConfig],
+        known: &KnownPods,
+    ) -> Self {
+        let keep = section.section("keep", |section| KeepConfig::read(section, known));
         let profile = section.read("profile", choice).unwrap_or_default();
         let is_avro = |sink: &SinkConfig| !matches!(sink, SinkConfig::Stdout(_));
         if profile == Profile::Flat && !sinks.iter().any(is_avro) {
@@ -346,7 +383,7 @@ impl RecordConfig {
                 );
             }
         }
-        Self { profile, wire_bytes, all_sections, observations, max_bytes }
+        Self { keep, profile, wire_bytes, all_sections, observations, max_bytes }
     }
 }
 

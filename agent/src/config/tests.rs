@@ -1,5 +1,6 @@
 mod filter;
 mod kafka;
+mod keep;
 mod kubernetes;
 mod privacy;
 
@@ -121,6 +122,17 @@ dns_metrics:
   names: true
   clients: true
   top: 7
+signals:
+  enabled: true
+  new_domains: false
+  tunnels: false
+  dga: false
+  rebinding: false
+  learning_seconds: 3600
+  internal_suffixes: [Corp.Example.com.]
+  lookup_services: []
+  private_zones: [example.net]
+  max_memory_mib: 8
 log:
   level: debug
 "#;
@@ -295,6 +307,20 @@ fn every_key_reaches_its_field() {
         top: 7,
     };
     assert_eq!(config.dns_metrics, dns_metrics);
+    let signals = SignalsConfig {
+        enabled: true,
+        new_domains: false,
+        tunnels: false,
+        dga: false,
+        rebinding: false,
+        learning: Duration::from_secs(3_600),
+        internal_suffixes: vec!["corp.example.com".to_owned()],
+        lookup_services: Vec::new(),
+        private_zones: vec!["example.net".to_owned()],
+        max_memory_mib: 8,
+        state: Some("/var/lib/tap53/state/domains".into()),
+    };
+    assert_eq!(config.signals, signals);
     assert_eq!(config.log.level, LogLevel::Debug);
 }
 

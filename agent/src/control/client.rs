@@ -26,7 +26,10 @@ use tap53_base::vitals::Probe;
 use tap53_capture::interfaces::InterfaceStatus;
 
 use super::protocol::{Call, Fault, Line, NOTE, Note, PastRequest, Reason, VERSION};
-use crate::tail::{LineFormat, Selection};
+use crate::{
+    tail::{LineFormat, Selection},
+    top::Snapshot,
+};
 
 /// Timeout of a request; longer than the agent's own deadline for an answer.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -69,6 +72,21 @@ pub enum Error {
     /// The agent refused the request.
     #[error("{}", .0.message)]
     Fault(Fault),
+    /// The agent ended the connection, for this reason.
+    #[error("{0}")]
+    Ended(String),
+}
+
+/// Adds to the refusal of a malformed request that the agent may be of an earlier version: only another
+/// version does not understand what this one sends.
+fn hint_at_version(error: Error) -> Error {
+    match error {
+        Error::Fault(Fault { reason: reason @ Reason::Malformed, message }) => {
+            let hint = "is the agent of an earlier version than this command?";
+            Error::Fault(Fault { reason, message: format!("{message}; {hint}") })
+        }
+        error => error,
+    }
 }
 
 fn owner_hint(owner: Option<u32>) -> String {
@@ -149,20 +167,23 @@ impl Client {
         past: Option<PastRequest>,
     ) -> Result<Following, Error> {
         let answered = self.call(Call::Tail { format, selection: Box::new(selection), past });
-        let (lines, answer) = answered.map_err(|error| match error {
-            // Only another version does not understand this request.
-            Error::Fault(Fault { reason: reason @ Reason::Malformed, message }) => {
-                let hint = "is the agent of an earlier version than this command?";
-                Error::Fault(Fault { reason, message: format!("{message}; {hint}") })
-            }
-            error => error,
-        })?;
+        let (lines, answer) = answered.map_err(hint_at_version)?;
         // Without a timeout: there may be no record for hours.
         let endless = lines.get_ref().set_read_timeout(None);
         endless.map_err(|error| self.disconnected(error.to_string()))?;
         let ok = answer.ok.unwrap_or_default();
         let heading = ok.get("heading").and_then(Value::as_str).unwrap_or_default().to_owned();
         Ok(Following { heading, lines, client: self.clone() })
+    }
+
+    /// Makes the agent count the records.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn top(&self, selection: Selection) -> Result<Counting, Error> {
+        let answered = self.call(Call::Top { selection: Box::new(selection) });
+        let (lines, _) = answered.map_err(hint_at_version)?;
+        Ok(Counting { lines, client: self.clone() })
     }
 
     fn call(&self, call: Call) -> Result<(BufReader<UnixStream>, Answer), Error> {
@@ -173,25 +194,30 @@ impl Client {
         // An agent that denies the connection answers without reading: its answer says more than EPIPE.
         let sent = stream.write_all(&line);
         let mut lines = BufReader::new(stream);
-        let mut answer = Vec::new();
-        let read = lines.by_ref().take(MAX_ANSWER).read_until(b'\n', &mut answer);
-        match (read, sent) {
-            (Err(error), _) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Err(Error::Timeout(self.path.clone()));
-            }
-            (Ok(0), Err(error)) | (Err(error), _) => {
-                return Err(self.disconnected(error.to_string()));
-            }
-            (Ok(0), Ok(())) => {
-                return Err(self.disconnected("closed without an answer".to_owned()));
-            }
-            (Ok(_), _) => {}
-        }
+        let answer = self.read_line(&mut lines, sent)?;
         let answer: Answer = serde_json::from_slice(&answer)
             .map_err(|error| self.disconnected(format!("invalid answer: {error}")))?;
         match answer.error {
             Some(fault) => Err(Error::Fault(fault)),
             None => Ok((lines, answer)),
+        }
+    }
+
+    /// Reads a line of an answer to what was `sent`.
+    fn read_line(
+        &self,
+        lines: &mut BufReader<UnixStream>,
+        sent: io::Result<()>,
+    ) -> Result<Vec<u8>, Error> {
+        let mut line = Vec::new();
+        let read = lines.by_ref().take(MAX_ANSWER).read_until(b'\n', &mut line);
+        match (read, sent) {
+            (Err(error), _) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(Error::Timeout(self.path.clone()))
+            }
+            (Ok(0), Err(error)) | (Err(error), _) => Err(self.disconnected(error.to_string())),
+            (Ok(0), Ok(())) => Err(self.disconnected("closed without an answer".to_owned())),
+            (Ok(_), _) => Ok(line),
         }
     }
 
@@ -220,6 +246,31 @@ impl Client {
 
     fn disconnected(&self, reason: String) -> Error {
         Error::Disconnected { path: self.path.clone(), reason }
+    }
+}
+
+/// Counts of an agent.
+pub struct Counting {
+    lines: BufReader<UnixStream>,
+    client: Client,
+}
+
+impl Counting {
+    /// Requests the counts as of now.
+    ///
+    /// # Errors
+    /// See [`Error`]. The connection is of no use after one.
+    pub fn read(&mut self) -> Result<Snapshot, Error> {
+        // An agent that has ended the connection has sent the reason: it says more than EPIPE.
+        let sent = self.lines.get_mut().write_all(b"\n");
+        let line = self.client.read_line(&mut self.lines, sent)?;
+        if let Some((&NOTE, note)) = line.split_first()
+            && let Ok(Note::End(why)) = serde_json::from_slice(note)
+        {
+            return Err(Error::Ended(why));
+        }
+        serde_json::from_slice(&line)
+            .map_err(|error| self.client.disconnected(format!("invalid answer: {error}")))
     }
 }
 

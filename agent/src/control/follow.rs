@@ -90,7 +90,7 @@ async fn gone(read: &mut OwnedReadHalf) {
     let _ = read.read(&mut [0]).await;
 }
 
-fn note(lines: &mut Vec<u8>, note: &Note) {
+pub(super) fn note(lines: &mut Vec<u8>, note: &Note) {
     lines.push(NOTE);
     // Cannot fail: numbers and strings are valid JSON.
     lines.extend(serde_json::to_vec(note).unwrap_or_default());

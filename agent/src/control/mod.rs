@@ -10,6 +10,7 @@
 
 pub mod client;
 pub mod config;
+mod count;
 mod follow;
 pub mod protocol;
 mod request;

@@ -7,11 +7,15 @@
 //!  {"version":1,"call":{"enable":{"pattern":"eth*","directions":"both","lasts_ms":600000}}}
 //!  {"version":1,"call":{"tail":{"format":"json","selection":{"qnames":["example.com"]}}}}
 //!  {"version":1,"call":{"tail":{"format":"row","past":{"last":20}}}}
+//!  {"version":1,"call":{"top":{"selection":{"namespaces":["shop"]}}}}
 //!    ─▶ {"ok":…}   or   {"error":{"reason":"denied","message":"…"}}
 //! ```
 //!
 //! After the answer to a `tail`, each line is a record, except lines that begin with [`NOTE`]: they are
 //! a [`Note`] about the stream. No record begins with it: JSON begins with `{` and text with a digit.
+//!
+//! After the answer to a `top`, the agent counts for the client. Each line feed that the client sends is
+//! answered by a line: a [`Snapshot`](crate::top::Snapshot), or a [`Note`] at the end.
 //!
 //! Requests are parsed strictly, so that a misspelt key does not silently become a default. Answers are
 //! parsed leniently, so that an older command understands a newer agent.
@@ -90,6 +94,12 @@ pub enum Call {
         /// The records of the past that come first; none if missing.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         past: Option<PastRequest>,
+    },
+    /// Count the records for this client.
+    Top {
+        /// Selection of records.
+        #[serde(default)]
+        selection: Box<Selection>,
     },
 }
 
@@ -224,6 +234,7 @@ mod tests {
                 }),
                 past: Some(PastRequest { last: Some(5), since_ms: None }),
             },
+            Call::Top { selection: Box::default() },
         ];
         for call in calls {
             let line = Line { version: VERSION, call: call.clone() };

@@ -104,7 +104,7 @@ pub struct Server {
 pub(super) struct Context {
     config: ControlConfig,
     /// The privacy rules in force, which followers must not circumvent.
-    rules: Arc<RulesInForce>,
+    pub(super) rules: Arc<RulesInForce>,
     requests: mpsc::Sender<Request>,
     tails: Tails,
     /// The properties that records have: a selection by any other one is refused.

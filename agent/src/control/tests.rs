@@ -1,6 +1,8 @@
 //! Tests the control socket with a run loop of the test: requests, answers, and clients that violate the
 //! limits.
 
+mod counting;
+
 use std::{
     io::{BufRead, BufReader, Read, Write},
     os::unix::net::UnixStream,
@@ -53,7 +55,7 @@ fn start(config: &ControlConfig, requests: mpsc::Sender<Request>, tails: Tails) 
 
 /// Records that name pods, with one label.
 fn known() -> Known {
-    Known { pods: true, labels: vec!["app".to_owned()] }
+    Known { pods: true, labels: vec!["app".to_owned()], signals: true }
 }
 
 /// The liveness of a worker that has been away since the machine started.

@@ -25,7 +25,7 @@ use super::{
     kind_of,
 };
 use crate::{
-    config::Config,
+    config::{Config, SignalsConfig},
     replay::{Ending, Plan, Replay, Speed},
     tail::Selection,
 };
@@ -147,6 +147,9 @@ fn replay(
     let sinks = vec![Collector::sink(sender, &ended)];
     let plan =
         Plan { files, speed: Speed::AsFast, messages: false, selection: Selection::default() };
+    // A question may name them, which is not known here.
+    let signals = SignalsConfig { enabled: true, ..config.signals.clone() };
+    let config = &Config { signals, ..config.clone() };
     let replay = Replay::start_with_sinks(config, &plan, sinks, &ended).map_err(Error::Start)?;
     let (taken, finished) = thread::scope(|scope| {
         let taker = scope.spawn(|| take_blocks(blocks, receiver, &first));

@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use tap53_capture::interfaces::{Interface, Names};
@@ -13,6 +14,7 @@ use tap53_dns::frames;
 use tap53_ebpf::{counter::Counters, record::RecordHeader};
 use tap53_ledger::{InterfaceCounts, Published, WorkerCounts};
 use tap53_records::encode::{self, Clock};
+use tap53_signals::SharedSignals;
 use tap53_sinks::Named;
 use tap53_transactions::{
     chain::Chains,
@@ -28,7 +30,7 @@ use super::{
     pace::{self, Pace},
 };
 use crate::{
-    config::{CaptureConfig, Config},
+    config::{CaptureConfig, Config, SignalsConfig},
     pipeline::pairing,
     tail::{RecordFilter, Selection},
     worker::{CrossWorkerQueue, Rules, RulesInForce, Shared, Stages},
@@ -384,6 +386,14 @@ impl Player {
     }
 }
 
+/// Returns the signals of a replay, if they are enabled or selected. It has no state: a domain is new where
+/// the files have it first.
+fn signals(config: &SignalsConfig, selection: &Selection) -> Option<SharedSignals> {
+    let config = SignalsConfig { learning: Duration::ZERO, state: None, ..config.clone() };
+    let is_wanted = config.enabled || !selection.signals.is_empty();
+    is_wanted.then(|| SharedSignals::open(&config, 1, 0))
+}
+
 impl Epoch {
     #[allow(clippy::too_many_arguments)] // The parts of an epoch, put together in one place.
     fn new(
@@ -402,10 +412,15 @@ impl Epoch {
             wire_bytes: config.record.wire_bytes,
             kept: config.record.kept(),
             max_record_bytes: config.record.max_bytes,
-            rules: Arc::new(RulesInForce::new(Rules::new(&config.filter, &config.privacy))),
+            rules: Arc::new(RulesInForce::new(Rules::new(
+                &config.filter,
+                &config.privacy,
+                &config.record.keep,
+            ))),
             each_message: messages,
             selection: (!selection.is_everything()).then(|| Arc::new(RecordFilter::new(selection))),
             chains: config.chains.tracker().map(|tracker| Chains::new(tracker, 1)),
+            signals: signals(&config.signals, selection),
             ..Shared::new(&config.node, names)
         };
         let table = pairing(&config.pair).build(began_ns, ids, SharedNotes::default());

@@ -6,6 +6,7 @@ use tap53_records::encode::{self, Encode, Record, Row};
 
 use super::{
     LineFormat, PENDING_BYTES, Queue, Tails,
+    counting::{self, WorkerTally},
     recent::{DatumEncoder, RecentRecords},
 };
 
@@ -14,6 +15,8 @@ pub(crate) struct Feed {
     tails: Tails,
     version: u64,
     following: Vec<Following>,
+    /// The counts for followers that get no lines.
+    tallies: Vec<WorkerTally>,
     encoders: Vec<Encoder>,
     /// The latest records; `None` if they are not kept.
     recent: Option<RecentRecords>,
@@ -51,8 +54,9 @@ impl Feed {
         }
         let recent = tails.join().map(RecentRecords::new);
         // The first refresh sees another version.
-        let (version, following) = (u64::MAX, Vec::new());
-        Ok(Self { tails, version, following, encoders, recent, datum: DatumEncoder::default() })
+        let (version, following, tallies) = (u64::MAX, Vec::new(), Vec::new());
+        let datum = DatumEncoder::default();
+        Ok(Self { tails, version, following, tallies, encoders, recent, datum })
     }
 
     /// Updates the list of followers; called once a batch, before its first record.
@@ -72,6 +76,17 @@ impl Feed {
         }
         let following = |queue| Following { queue, lines: Vec::new(), count: 0, lost: 0 };
         self.following = queues.into_iter().map(following).collect();
+        self.refresh_tallies();
+    }
+
+    fn refresh_tallies(&mut self) {
+        let wanted = self.tails.tallies().clone();
+        self.tallies.retain(|known| wanted.iter().any(|it| Arc::ptr_eq(it, &known.tally)));
+        for tally in wanted {
+            if !self.tallies.iter().any(|known| Arc::ptr_eq(&known.tally, &tally)) {
+                self.tallies.push(WorkerTally::new(tally));
+            }
+        }
     }
 
     /// Writes a record for each follower that selects it, and keeps it as a recent one. `encoded` is its
@@ -85,6 +100,9 @@ impl Feed {
         }
         if !self.following.is_empty() {
             self.push_to_each(record);
+        }
+        if !self.tallies.is_empty() {
+            counting::count(&mut self.tallies, record);
         }
     }
 
@@ -119,11 +137,12 @@ impl Feed {
         }
     }
 
-    /// Passes the lines to the queues.
+    /// Passes the lines to the queues, and the counts to their followers.
     pub(crate) fn deliver(&mut self) {
         for following in &mut self.following {
             following.deliver();
         }
+        self.tallies.iter_mut().for_each(WorkerTally::publish);
     }
 }
 

@@ -16,8 +16,11 @@
 //! - **A follower sees records as a sink does**: after the filter and the privacy rules of the
 //!   configuration. It selects by the values that are shown, so that a selection cannot reveal what is
 //!   hidden.
+//! - **A follower may get counts in place of lines** ([`CountingTail`]): workers count for it, in bounded
+//!   memory, and no record is missed.
 //! - **A follower is no sink**: its lines are copies, and are not in the ledger.
 
+mod counting;
 mod feed;
 mod queue;
 mod recent;
@@ -35,12 +38,14 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use counting::Tally;
 use queue::Queue;
 use tap53_records::encode::{Format, TextOptions};
 
+pub use counting::{COUNTING_FOLLOWERS, CountingTail, TooManyCounting};
 pub(crate) use feed::Feed;
 pub use recent::{Past, Wanted};
-pub use selection::{Known, RecordFilter, Refusal, Selection, label, rcode};
+pub use selection::{Known, RecordFilter, Refusal, Selection, label, rcode, signal};
 
 /// Maximum number of followers at a time. Each costs memory and the workers' time.
 pub const FOLLOWERS: usize = 8;
@@ -91,9 +96,10 @@ pub struct Tails(Arc<Followed>);
 
 #[derive(Debug, Default)]
 struct Followed {
-    /// Changes with `queues`, so that a worker sees without the lock that nothing has changed.
+    /// Changes with `queues` and `tallies`, so that a worker sees without the lock that nothing has changed.
     version: AtomicU64,
     queues: Mutex<Vec<Arc<Queue>>>,
+    tallies: Mutex<Vec<Arc<Tally>>>,
     lines_lost: AtomicU64,
     /// Size in bytes of each worker's recent records; 0 if they are not kept.
     recent_bytes: usize,
@@ -177,6 +183,10 @@ impl Tails {
     fn queues(&self) -> MutexGuard<'_, Vec<Arc<Queue>>> {
         // A panic cannot leave the list inconsistent.
         self.0.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tallies(&self) -> MutexGuard<'_, Vec<Arc<Tally>>> {
+        self.0.tallies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use tap53_dns::{below, rcode_name, type_name};
 use tap53_records::encode::Row;
+use tap53_signals::Signal;
 use tap53_transactions::{
     filter::config::zone,
     privacy::{Policy, Side},
@@ -53,6 +54,9 @@ pub struct Selection {
     /// Prefixes of addresses among the answers.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub answers: Vec<IpNet>,
+    /// Names of signals.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub signals: Vec<String>,
     /// Minimum latency in microseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slower_us: Option<u64>,
@@ -70,6 +74,8 @@ pub struct Known {
     pub pods: bool,
     /// Keys of the labels that records have.
     pub labels: Vec<String>,
+    /// Set if records have signals.
+    pub signals: bool,
 }
 
 /// Maximum number of values in a list: each is compared with every record.
@@ -113,6 +119,9 @@ pub enum Refusal {
         /// The keys that records have.
         known: Vec<String>,
     },
+    /// Records have no signals.
+    #[error("cannot select by signal: the agent does not look for signals; set signals.enabled")]
+    NoSignals,
     /// No interface has such a name.
     #[error("no interface matches {pattern:?}: there are {}", list(known))]
     NoInterface {
@@ -155,6 +164,7 @@ impl Selection {
             self.workloads.len(),
             self.labels.len(),
             self.answers.len(),
+            self.signals.len(),
         ];
         if counts.into_iter().any(|count| count > MAX_VALUES) {
             return Err(Refusal::TooMany);
@@ -178,6 +188,7 @@ impl Selection {
             check_pattern(pattern, MAX_NAME_PATTERN)?;
         }
         self.check_pods(known)?;
+        self.check_signals(known)?;
         for (side, prefixes, name) in [
             (Side::Client, &self.clients, "the client's"),
             (Side::Server, &self.servers, "the server's"),
@@ -185,6 +196,16 @@ impl Selection {
             if !prefixes.is_empty() && !policy.shows_addresses(side) {
                 return Err(Refusal::Hidden(name));
             }
+        }
+        Ok(())
+    }
+
+    fn check_signals(&self, known: &Known) -> Result<(), Refusal> {
+        if !self.signals.is_empty() && !known.signals {
+            return Err(Refusal::NoSignals);
+        }
+        for name in &self.signals {
+            signal(name).map_err(|reason| Refusal::Malformed { text: name.clone(), reason })?;
         }
         Ok(())
     }
@@ -273,6 +294,7 @@ impl RecordFilter {
             && matches_address(&selection.clients, &row.client_address)
             && matches_address(&selection.servers, &row.server_address)
             && matches_answer(&selection.answers, row)
+            && matches_signal(&selection.signals, row)
             && selection.slower_us.is_none_or(|slower_us| {
                 let latency = row.latency_ns.and_then(|ns| u64::try_from(ns).ok());
                 latency
@@ -342,6 +364,10 @@ fn matches_answer(prefixes: &[IpNet], row: &Row<'_>) -> bool {
             .any(|answer| matches_address(prefixes, &answer.rdata))
 }
 
+fn matches_signal(names: &[String], row: &Row<'_>) -> bool {
+    names.is_empty() || row.signals.iter().any(|signal| names.iter().any(|it| it == signal))
+}
+
 fn is_within(prefixes: &[IpNet], address: IpAddr) -> bool {
     // ::ffff:10.0.0.1 is 10.0.0.1 (RFC 4291 §2.5.5.2).
     let canonical = address.to_canonical();
@@ -357,6 +383,16 @@ pub fn label(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("is not a label: write KEY=VALUE, such as app=checkout".to_owned()),
     }
+}
+
+/// Parses the name of a signal, in any case, and returns it as in records.
+///
+/// # Errors
+/// If there is no such signal.
+pub fn signal(name: &str) -> Result<String, String> {
+    Signal::from_name(name).map(|signal| signal.name().to_owned()).ok_or_else(|| {
+        format!("is not a signal; there are {}", Signal::ALL.map(Signal::name).join(", "))
+    })
 }
 
 /// Parses a response code from its mnemonic, or from a text such as `RCODE3841`, as in records.

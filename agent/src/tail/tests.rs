@@ -1,4 +1,5 @@
 use tap53_records::encode::{Attribution, Encode, Identity, JsonLine, Owner, Record, Row, samples};
+use tap53_signals::Signal;
 use tap53_transactions::{
     pair::Transaction,
     privacy::{
@@ -151,6 +152,7 @@ fn a_follower_selects_by_each_field() {
         (false, Selection { interfaces: zone("veth*"), ..all.clone() }),
         (true, Selection { answers: prefixes("192.0.2.64/26"), ..all.clone() }),
         (false, Selection { answers: prefixes("192.0.2.0/26"), ..all.clone() }),
+        (false, Selection { signals: zone("DGA"), ..all.clone() }),
         (true, Selection { slower_us: Some(250), ..all.clone() }),
         (false, Selection { slower_us: Some(251), ..all.clone() }),
         (false, Selection { qtypes: vec![1], rcodes: vec![2], ..all.clone() }),
@@ -213,7 +215,8 @@ fn a_follower_selects_by_the_clients_pod() {
 
 #[test]
 fn a_selection_by_what_records_do_not_have_is_refused() {
-    let known = Known { pods: true, labels: vec!["app".to_owned(), "tier".to_owned()] };
+    let known =
+        Known { pods: true, labels: vec!["app".to_owned(), "tier".to_owned()], signals: false };
     let check =
         |mut selection: Selection, known: &Known| selection.check(&Policy::default(), known);
     let labels = |key: &str| Selection {
@@ -231,6 +234,12 @@ fn a_selection_by_what_records_do_not_have_is_refused() {
     for selection in [pods, labels("app")] {
         assert_eq!(check(selection, &Known::default()), Err(Refusal::NoPods));
     }
+    let marked = |name: &str| Selection { signals: vec![name.to_owned()], ..Selection::default() };
+    assert_eq!(check(marked("TUNNEL"), &known), Err(Refusal::NoSignals));
+    let known = Known { signals: true, ..known };
+    assert_eq!(check(marked("TUNNEL"), &known), Ok(()));
+    let refusal = check(marked("TUNNELS"), &known).unwrap_err().to_string();
+    assert!(refusal.contains("is not a signal; there are NEW_DOMAIN_NODE"), "{refusal}");
     let names = ["eth0".to_owned(), "veth1".to_owned()];
     let at = |pattern: &str| {
         Selection { interfaces: vec![pattern.to_owned()], ..Selection::default() }
@@ -240,6 +249,35 @@ fn a_selection_by_what_records_do_not_have_is_refused() {
     assert_eq!((at("eth0"), at("v*")), (Ok(()), Ok(())));
     let unknown = "no interface matches \"eth\": there are eth0, veth1";
     assert_eq!(at("eth"), Err(unknown.to_owned()));
+}
+
+#[test]
+fn a_follower_selects_by_signal() {
+    let marked = |names: &[&str]| Selection {
+        signals: names.iter().map(|name| (*name).to_owned()).collect(),
+        ..Selection::default()
+    };
+    for (held, names) in [
+        (true, &["TUNNEL"][..]),
+        (true, &["DGA", "NEW_DOMAIN_NODE"]),
+        (false, &["DGA"]),
+        (false, &["NEW_DOMAIN"]),
+    ] {
+        let filter = RecordFilter::new(&marked(names));
+        samples::with_record("matched", |record| {
+            let found = [Signal::NewDomainNode, Signal::Tunnel].into_iter().collect();
+            let record = Record { signals: Some(found), ..*record };
+            assert_eq!(filter.matches(&Row::of(&record)), held, "{names:?}");
+            // The same from the record's JSON.
+            let mut json = Vec::new();
+            JsonLine.encode(&record, &mut json).unwrap();
+            assert_eq!(filter.matches(&Row::from_json(&json).unwrap()), held, "{names:?}");
+        });
+        assert!(seen(&marked(names), "matched").is_empty(), "{names:?}");
+        assert!(seen(&marked(names), "response").is_empty(), "not looked for: {names:?}");
+    }
+    assert_eq!(signal("tunnel"), Ok("TUNNEL".to_owned()));
+    assert!(signal("tunnels").is_err());
 }
 
 #[test]

@@ -6,6 +6,7 @@ use tap53_base::vitals::WorkerTimings;
 use tap53_capture::ring::Depth;
 use tap53_insight::DnsMetrics;
 use tap53_ledger::{Published, WorkerCounts};
+use tap53_signals::SharedSignals;
 use tap53_sinks::Named;
 
 use crate::worker::{RulesInForce, Waiting};
@@ -18,6 +19,8 @@ pub struct DataPath {
     pub(crate) sinks: Vec<Named>,
     /// `None` unless the metrics of the DNS are enabled.
     pub(crate) dns_metrics: Option<DnsMetrics>,
+    /// `None` unless the agent looks for signals.
+    pub(crate) signals: Option<SharedSignals>,
     pub(crate) rules: Arc<RulesInForce>,
 }
 

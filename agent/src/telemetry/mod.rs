@@ -30,7 +30,8 @@ mod storing;
 mod text;
 
 pub use self::log::{
-    CHANGE, Error as LogError, Lines, Log, SUPPRESSED, print_error, print_warning, report,
+    CHANGE, Error as LogError, Lines, Log, SUPPRESSED, print_error, print_notice, print_warning,
+    report,
 };
 pub use data_path::DataPath;
 pub(crate) use data_path::WorkerView;

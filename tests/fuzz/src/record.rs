@@ -99,6 +99,8 @@ pub(crate) fn require_bounded(message: &Message, wire: &[u8]) {
             client_provenance: Provenance::default(),
             server_provenance: Provenance::default(),
             node_role: NodeRole::Unknown,
+            signals: None,
+            kept_per_million: None,
             portion: &Portion::ALL,
         };
         let [full, flat] = &mut portions;

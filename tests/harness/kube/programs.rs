@@ -87,7 +87,7 @@ impl Go {
     ///
     /// # Errors
     /// When Go cannot, with its message.
-    pub(crate) fn build(
+    pub fn build(
         &self,
         sources: &Path,
         package: &str,

@@ -72,7 +72,7 @@ pub(super) const LLVM: Need = Need {
 /// old as well, the build reports it.
 pub(super) const GO: Need = Need {
     purpose: Purpose::Test,
-    role: "building the Kubernetes API server",
+    role: "building the Kubernetes API server and nfpm",
     probe: Probe::Known,
     packages: &["golang-go"],
 };
@@ -103,6 +103,8 @@ pub(super) const NEEDS: &[Need] = &[
         probe: Probe::File("/usr/include/openssl/ssl.h"),
         packages: &["libssl-dev"],
     },
+    Need::program(Purpose::Dist, "buildah", &["buildah"], "the container image"),
+    Need::program(Purpose::Dist, "setcap", &["libcap2-bin"], "file capabilities"),
     Need::program(Purpose::Demo, "ip", &["iproute2"], "network namespaces"),
     Need::program(Purpose::Demo, "unbound", &["unbound"], "the resolver"),
     Need::program(Purpose::Demo, "dig", &["bind9-dnsutils"], "the client"),
@@ -130,8 +132,10 @@ pub(super) const NEEDS: &[Need] = &[
         &["openssl"],
         "certificates and service account tokens",
     ),
-    Need::program(Purpose::Test, "setcap", &["libcap2-bin"], "file capabilities"),
+    Need::program(Purpose::Test, "ifconfig", &["net-tools"], "the addresses of a DNS tunnel"),
     Need::program(Purpose::Test, "faketime", &["faketime"], "a clock that is set"),
     Need::program(Purpose::Test, "mkfs.ext4", &["e2fsprogs"], "a disk whose power is cut"),
+    Need::program(Purpose::Test, "mmdebstrap", &["mmdebstrap"], "a machine to install packages on"),
+    Need::program(Purpose::Test, "rpm", &["rpm"], "reading the .rpm package"),
     Need::program(Purpose::Test, "setpriv", &["util-linux"], "running with fewer capabilities"),
 ];

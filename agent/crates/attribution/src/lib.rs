@@ -31,6 +31,7 @@ mod endpoint;
 mod index;
 mod object;
 mod ownership;
+pub mod pod_selection;
 mod pods;
 pub mod rights;
 mod selection;
@@ -270,14 +271,20 @@ impl Scripted {
 
     /// Does the same for a pod whose node is known.
     pub fn pod_on(&mut self, node: Option<&str>, uid: &str, address: IpAddr, start_us: i64) {
+        let identity = Identity {
+            attribution: tap53_records::encode::Attribution::Pod,
+            pod_uid: Some(uid.to_owned()),
+            node_name: node.map(str::to_owned),
+            ..Default::default()
+        };
+        self.pod_with(identity, address, start_us);
+    }
+
+    /// Does the same for a pod with this identity, which has a UID.
+    pub fn pod_with(&mut self, identity: Identity, address: IpAddr, start_us: i64) {
         let claim = PodClaim {
-            uid: uid.to_owned(),
-            identity: Identity {
-                attribution: tap53_records::encode::Attribution::Pod,
-                pod_uid: Some(uid.to_owned()),
-                node_name: node.map(str::to_owned),
-                ..Default::default()
-            },
+            uid: identity.pod_uid.clone().unwrap(),
+            identity,
             addresses: vec![address],
             host_network: false,
             is_node_cache: false,

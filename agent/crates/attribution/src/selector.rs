@@ -3,14 +3,21 @@
 //! They are parsed here, though the API server parses them again: a configuration is refused before
 //! the agent starts, and labels of known objects are compared without a request.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    hash::{Hash, Hasher},
+};
 
 use kube::core::{Expression, Selector, SelectorExt as _};
 use serde::{Serialize, Serializer};
 
 /// Selects objects by their labels. The empty one selects nothing: it switches off what it is for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LabelSelector(Selector);
+pub struct LabelSelector {
+    selector: Selector,
+    keys: BTreeSet<String>,
+}
 
 impl LabelSelector {
     /// Parses a selector.
@@ -22,29 +29,62 @@ impl LabelSelector {
             return Ok(Self::default());
         }
         let expressions: Result<Vec<_>, _> = requirements(text).into_iter().map(parse).collect();
-        Ok(Self(expressions?.into_iter().collect()))
+        let expressions = expressions?;
+        let keys = expressions.iter().map(|it| key_of(it).to_owned()).collect();
+        Ok(Self { selector: expressions.into_iter().collect(), keys })
     }
 
     /// Returns true if it selects nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.selects_all()
+        self.selector.selects_all()
+    }
+
+    /// Returns the keys of the labels that it compares.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.keys.iter().map(String::as_str)
     }
 
     /// Returns true if it selects an object with these labels.
     pub(crate) fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
-        !self.is_empty() && self.0.matches(labels)
+        !self.is_empty() && self.selector.matches(labels)
     }
 
     /// Returns the selector as a request carries it; `None` if it selects nothing.
     pub(crate) fn query(&self) -> Option<String> {
-        (!self.is_empty()).then(|| self.0.to_string())
+        (!self.is_empty()).then(|| self.selector.to_string())
+    }
+}
+
+/// Formats the selector as a request carries it.
+impl fmt::Display for LabelSelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.query().unwrap_or_default())
+    }
+}
+
+/// Hashes the text, which is equal for equal selectors.
+impl Hash for LabelSelector {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.to_string().hash(state);
     }
 }
 
 impl Serialize for LabelSelector {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.query().unwrap_or_default())
+        serializer.collect_str(self)
+    }
+}
+
+/// Returns the key of the label that a requirement is about.
+const fn key_of(expression: &Expression) -> &String {
+    match expression {
+        Expression::In(key, _)
+        | Expression::NotIn(key, _)
+        | Expression::Equal(key, _)
+        | Expression::NotEqual(key, _)
+        | Expression::Exists(key)
+        | Expression::DoesNotExist(key) => key,
     }
 }
 

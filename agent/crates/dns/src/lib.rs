@@ -21,6 +21,7 @@ mod aged;
 pub mod build;
 mod code;
 mod cursor;
+pub mod domain;
 mod dotted;
 mod flow;
 pub mod fragments;

@@ -9,7 +9,7 @@
 //!
 //! - **The series add up to the ledger.** A worker publishes its series under the lock of its counts, and
 //!   [`DnsMetrics::read`] is called under the locks of all workers, so the sum over all series is the number
-//!   of records that the ledger of the same reading has.
+//!   of records that the ledger of the same reading has, and of transactions that `record.keep` left out.
 //! - **A worker takes no lock for a record.** It counts in its own table: one look-up. The registry, which
 //!   workers share, is locked only for the first record of a series; once it is full, it is read without a
 //!   lock.

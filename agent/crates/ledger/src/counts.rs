@@ -6,6 +6,7 @@ use serde::Serialize;
 use tap53_base::amount::Amount;
 use tap53_dns::{PacketLoss, ParseStatus, fragments::FragmentCounts, stream::StreamCounts};
 use tap53_reasons::reasons;
+use tap53_signals::Signal;
 use tap53_spool::Totals;
 use tap53_transactions::{
     filter::FilterReason,
@@ -128,6 +129,8 @@ pub struct WorkerCounts {
     pub queries_evicted: u64,
     /// Records with each sign of tampering, by [`Anomaly`]; outside of the sums.
     pub anomalies: [u64; Anomaly::ALL.len()],
+    /// Records with each signal, by [`Signal`]; outside of the sums.
+    pub signals: [u64; Signal::ALL.len()],
     /// Records by where their answer came from, by [`AnsweredFrom`]; outside of the sums.
     pub answered_from: [u64; AnsweredFrom::ALL.len()],
     /// Records of resolvers' exchanges that could not wait for a verdict on their chain.
@@ -159,6 +162,9 @@ impl WorkerCounts {
         self.queries_evicted += other.queries_evicted;
         for (sum, anomalies) in self.anomalies.iter_mut().zip(other.anomalies) {
             *sum += anomalies;
+        }
+        for (sum, signals) in self.signals.iter_mut().zip(other.signals) {
+            *sum += signals;
         }
         for (sum, from) in self.answered_from.iter_mut().zip(other.answered_from) {
             *sum += from;

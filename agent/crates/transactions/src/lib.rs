@@ -7,3 +7,4 @@ pub mod chain;
 pub mod filter;
 pub mod pair;
 pub mod privacy;
+pub mod sampling;

@@ -4,7 +4,7 @@ use super::*;
 
 fn read(filter: &str) -> Result<FilterConfig, Vec<String>> {
     match parse(&format!("interfaces: {{include: [lo]}}\nfilter:\n{filter}")) {
-        Ok(config) => Ok(config.filter),
+        Ok(config) => Ok(config.filter.exchanges),
         Err(Error::Refused { problems, .. }) => {
             Err(problems.iter().map(ToString::to_string).collect())
         }

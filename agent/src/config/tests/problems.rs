@@ -35,6 +35,7 @@ sinks:
 shutdown: soon
 log: {level: loud}
 dns_metrics: {by: pod, max_series: 31, top: 257}
+signals: {enabled: yes, internal_suffixes: ["*.corp"], max_memory_mib: 3, tunnel: true}
 sink: []
 "#;
     assert_eq!(
@@ -69,6 +70,10 @@ sink: []
             "dns_metrics.by: \"pod\": must be one of workload, namespace",
             "dns_metrics.max_series: 31: must be a whole number from 32 to 20000",
             "dns_metrics.top: 257: must be a whole number from 1 to 256",
+            "signals.enabled: \"yes\": must be true or false",
+            "signals.internal_suffixes[0]: \"*.corp\": must begin with a label: names below are meant anyway",
+            "signals.max_memory_mib: 3: must be a whole number from 4 to 256",
+            "signals.tunnel: no such key; did you mean tunnels?",
             "sink: no such key; did you mean sinks?",
         ]
     );

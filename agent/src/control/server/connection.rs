@@ -19,11 +19,11 @@ use tokio::{
 use super::{Context, Counts, is_own};
 use crate::{
     control::{
-        follow,
+        count, follow,
         protocol::{self, Call, Fault, MAX_REQUEST, PastRequest, Reason},
         request::{Request, Requester, Status},
     },
-    tail::{LineFormat, Selection, Tail, Wanted},
+    tail::{CountingTail, LineFormat, Selection, Tail, Wanted},
 };
 
 /// Deadline for an answer of the run loop: attaching to hundreds of interfaces takes seconds.
@@ -64,6 +64,16 @@ impl Context {
                     }
                 }
             }
+            Some(Ok(Call::Top { selection })) => match self.top(*selection, &requester).await {
+                Err(fault) => error_line(&fault),
+                Ok((_follower_slot, counting)) => {
+                    if self.write(&mut stream, &line(&serde_json::json!({ "ok": {} }))).await {
+                        drop(slot);
+                        count::report(&self, stream, counting).await;
+                    }
+                    return;
+                }
+            },
             Some(Ok(call)) => {
                 self.answer(call, requester).await.unwrap_or_else(|fault| error_line(&fault))
             }
@@ -120,7 +130,7 @@ impl Context {
                 let live: Probe = self.liveness.reasons(monotonic_ns()).into();
                 return Ok(line(&serde_json::json!({ "ok": live })));
             }
-            Call::Status | Call::Tail { .. } => {
+            Call::Status | Call::Tail { .. } | Call::Top { .. } => {
                 let status = self.forward(|answer| Request::Status { answer }).await?;
                 return Ok(self.status_line(&status));
             }
@@ -141,7 +151,7 @@ impl Context {
     }
 
     /// Sends a request to the run loop and waits for its answer.
-    async fn forward<T>(
+    pub(in crate::control) async fn forward<T>(
         &self,
         request: impl FnOnce(oneshot::Sender<T>) -> Request,
     ) -> Result<T, Fault> {
@@ -214,6 +224,40 @@ impl Context {
             .map_err(|refusal| Fault::new(Reason::Refused, refusal.to_string()))
     }
 
+    /// Starts to count the records for a client.
+    async fn top(
+        &self,
+        mut selection: Selection,
+        requester: &Requester,
+    ) -> Result<(Option<Connection<u32>>, CountingTail), Fault> {
+        self.check_interfaces(&selection).await?;
+        let slot = self.follower(requester.uid)?;
+        self.check_selection(&mut selection)?;
+        let counting = self.tails.count(&selection).map_err(|too_many| self.too_many(&too_many))?;
+        let Requester { uid, pid, process } = requester;
+        tracing::info!(
+            target: AUDIT,
+            event = "top_started",
+            uid,
+            pid,
+            process,
+            "audit: follows the counts"
+        );
+        Ok((slot, counting))
+    }
+
+    /// Checks a selection against the privacy rules, and normalizes its names.
+    fn check_selection(&self, selection: &mut Selection) -> Result<(), Fault> {
+        selection
+            .check(&self.rules.read().privacy, &self.known)
+            .map_err(|refusal| Fault::new(Reason::Refused, refusal.to_string()))
+    }
+
+    fn too_many(&self, error: &impl ToString) -> Fault {
+        self.counts.update(|counts| counts.busy += 1);
+        Fault::new(Reason::Busy, error.to_string())
+    }
+
     /// Starts to follow the records; returns also the first line of the answer.
     fn tail(
         &self,
@@ -222,18 +266,15 @@ impl Context {
         past: Option<PastRequest>,
         requester: &Requester,
     ) -> Result<(Tail, Vec<u8>), Fault> {
-        let refused = |text: String| Fault::new(Reason::Refused, text);
-        selection
-            .check(&self.rules.read().privacy, &self.known)
-            .map_err(|refusal| refused(refusal.to_string()))?;
+        self.check_selection(&mut selection)?;
         if past.is_some() && !self.tails.keeps_recent() {
             let message = "this agent keeps no recent records: control.recent_bytes is 0";
-            return Err(refused(message.to_owned()));
+            return Err(Fault::new(Reason::Refused, message));
         }
-        let tail = self.tails.follow(format, &selection, past.map(wanted)).map_err(|too_many| {
-            self.counts.update(|counts| counts.busy += 1);
-            Fault::new(Reason::Busy, too_many.to_string())
-        })?;
+        let tail = self
+            .tails
+            .follow(format, &selection, past.map(wanted))
+            .map_err(|too_many| self.too_many(&too_many))?;
         let Requester { uid, pid, process } = requester;
         tracing::info!(
             target: AUDIT,

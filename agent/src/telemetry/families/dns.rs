@@ -12,7 +12,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_dns_transactions_total",
         kind: Counter,
-        help: "Records, by what they record. The sum over all series is tap53_records_created_total less the sum of tap53_records_filtered_total. What exceeds dns_metrics.max_series has the labels ~other.",
+        help: "Transactions: records, and what record.keep leaves out. The sum over all series is tap53_records_created_total less the sum of tap53_records_filtered_total with other reasons than not_kept. What exceeds dns_metrics.max_series has the labels ~other.",
         labels: &[
             "client_namespace",
             "client_workload",

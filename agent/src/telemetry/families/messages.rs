@@ -14,7 +14,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_answers_total",
         kind: Counter,
-        help: "Records of resolvers' answers, by where they came from; 0 unless chains are enabled.",
+        help: "Transactions of resolvers' answers, by where they came from; 0 unless chains are enabled.",
         labels: &["from"],
         collect: |r, s| {
             for from in AnsweredFrom::ALL {
@@ -37,7 +37,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_translations_undecided_total",
         kind: Counter,
-        help: "Records that stay apart although one may be another after address translation, since several fit.",
+        help: "Transactions that stay apart although one may be another after address translation, since several fit.",
         labels: &[],
         collect: |r, s| {
             s.count(&[], r.workers.iter().map(|counts| counts.translations_undecided).sum());
@@ -46,7 +46,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_anomalies_total",
         kind: Counter,
-        help: "Records with a sign of tampering, by kind.",
+        help: "Transactions with a sign of tampering, by kind.",
         labels: &["kind"],
         collect: |r, s| {
             for kind in Anomaly::ALL {

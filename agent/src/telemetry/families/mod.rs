@@ -22,6 +22,7 @@ mod packets;
 mod process;
 mod queues;
 mod registry;
+mod signals;
 mod sinks;
 mod summaries;
 
@@ -79,6 +80,7 @@ pub(super) fn all() -> impl Iterator<Item = Metric> {
         .chain(messages::stages())
         .chain(own(messages::FAMILIES))
         .chain(own(dns::FAMILIES))
+        .chain(own(signals::FAMILIES))
         .chain(sinks::stages())
         .chain(own(sinks::FAMILIES))
         .chain(own(latencies::FAMILIES))

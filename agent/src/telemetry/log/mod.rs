@@ -173,6 +173,11 @@ pub fn print_warning(warning: &str) {
     }
 }
 
+/// Writes a notice of a command to standard error; not as a line of the log.
+pub fn print_notice(notice: &str) {
+    let _ = writeln!(io::stderr(), "tap53: {}", visible_lines(notice));
+}
+
 /// Writes the ledger to standard error: a line of the log if that is in JSON, else text.
 pub fn report(ledger: &Ledger) {
     /// A line as [`JsonLine`] writes events, with an object as a field.

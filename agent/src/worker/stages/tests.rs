@@ -1,4 +1,5 @@
 mod nodes;
+mod volume;
 mod workers;
 
 use std::{
@@ -23,7 +24,10 @@ use tap53_transactions::{
 };
 
 use super::*;
-use crate::worker::{Rules, RulesInForce};
+use crate::{
+    config::{KeepConfig, RecordFilterConfig},
+    worker::{Rules, RulesInForce},
+};
 
 mod chains;
 
@@ -64,11 +68,18 @@ fn stages_with(wire_bytes: bool, filter: FilterConfig) -> (Stages, Arc<Keep>) {
 fn stages_named(wire_bytes: bool, filter: FilterConfig, owners: Directory) -> (Stages, Arc<Keep>) {
     let shared = Shared {
         wire_bytes,
-        rules: Arc::new(RulesInForce::new(Rules::new(&filter, &PrivacyConfig::default()))),
+        rules: rules(
+            RecordFilterConfig { exchanges: filter, ..Default::default() },
+            &KeepConfig::default(),
+        ),
         owners,
         ..shared()
     };
     stages_of(&shared, 0, &SharedNotes::default(), CrossWorkerQueue::single_worker())
+}
+
+fn rules(filter: RecordFilterConfig, keep: &KeepConfig) -> Arc<RulesInForce> {
+    Arc::new(RulesInForce::new(Rules::new(&filter, &PrivacyConfig::default(), keep)))
 }
 
 fn shared() -> Shared {
@@ -469,6 +480,7 @@ fn the_ledger_balances_at_every_step_of_a_slow_sink_even_within_a_batch() {
             chains: None,
             tails: Default::default(),
             dns_metrics: Some(dns_metrics.clone()),
+            signals: None,
             selection: None,
             ending: Arc::default(),
         };

@@ -42,6 +42,12 @@ pub enum Kind {
     Chains,
     /// Signs of spoofing: conflicting and forged responses and others.
     Conflicts,
+    /// Tunnels by client and registrable domain.
+    Tunnels,
+    /// Registrable domains that were new to the node or to a workload.
+    NewDomains,
+    /// All signals by client and registrable domain.
+    Signals,
 }
 
 /// Makes a report of records.

@@ -21,6 +21,7 @@ enum Extra {
     None,
     Chains { answered_from: Slot, upstream_count: Slot, upstream_time: Slot, resolver_time: Slot },
     Conflicts { anomalies: Slot },
+    Signals { signals: Slot, domain: Slot },
 }
 
 /// A group of records.
@@ -48,6 +49,10 @@ impl Tables {
                 resolver_time: fields.slot("resolver_time_ns"),
             },
             Kind::Conflicts => Extra::Conflicts { anomalies: fields.slot("anomalies") },
+            Kind::Tunnels | Kind::NewDomains | Kind::Signals => Extra::Signals {
+                signals: fields.slot("signals"),
+                domain: fields.slot("qname_registrable_domain"),
+            },
             _ => Extra::None,
         };
         Self {
@@ -81,6 +86,14 @@ impl Tables {
                 row.get(anomalies).each(|kind| kinds.extend(kind.text()));
                 for kind in kinds {
                     self.count(row, &[kind, &client, &server, columns.qname(row)]);
+                }
+            }
+            (kind, Extra::Signals { signals, domain }) => {
+                let mut names = Vec::new();
+                row.get(signals).each(|name| names.extend(name.text()));
+                let domain = row.get(domain).text().unwrap_or_default();
+                for name in names.into_iter().filter(|name| is_reported(kind, name)) {
+                    self.count(row, &[name, &client, domain]);
                 }
             }
             _ => {}
@@ -166,6 +179,9 @@ impl Tables {
                 "upstream_p50_ns",
                 "resolver_p50_ns",
             ],
+            Kind::Tunnels | Kind::NewDomains | Kind::Signals => {
+                vec!["signal", "client", "domain", "transactions", "first", "last"]
+            }
             Kind::Conflicts => {
                 vec!["anomaly", "client", "server", "qname", "transactions", "first", "last"]
             }
@@ -208,10 +224,19 @@ impl Tables {
                 Cell::duration(group.upstream.percentile(50)),
                 Cell::duration(group.resolver.percentile(50)),
             ],
-            Kind::Conflicts => {
+            Kind::Conflicts | Kind::Tunnels | Kind::NewDomains | Kind::Signals => {
                 let time = |time: Option<i64>| time.map_or(Cell::Empty, Cell::Time);
                 vec![number(totals.transactions), time(group.first_us), time(group.last_us)]
             }
         }
+    }
+}
+
+/// Returns true if a signal is in a report of signals.
+fn is_reported(kind: Kind, signal: &str) -> bool {
+    match kind {
+        Kind::Tunnels => signal == "TUNNEL",
+        Kind::NewDomains => signal.starts_with("NEW_DOMAIN"),
+        _ => true,
     }
 }

@@ -18,6 +18,8 @@ struct Sample {
     rcode: Option<&'static str>,
     latency: Option<i64>,
     anomalies: Vec<&'static str>,
+    /// Empty: null.
+    signals: Vec<&'static str>,
     answered_from: Option<&'static str>,
 }
 
@@ -30,6 +32,8 @@ const SCHEMA: &str = r#"{"type": "record", "name": "R", "fields": [
     {"name": "outcome", "type": "string"},
     {"name": "latency_ns", "type": ["null", "long"]},
     {"name": "anomalies", "type": {"type": "array", "items": "string"}},
+    {"name": "signals", "type": ["null", {"type": "array", "items": "string"}]},
+    {"name": "qname_registrable_domain", "type": "string"},
     {"name": "answered_from", "type": ["null", "string"]},
     {"name": "upstream_count", "type": "int"}
 ]}"#;
@@ -58,6 +62,13 @@ impl Sample {
             self.anomalies.iter().for_each(|it| text(out, it));
         }
         long(out, 0);
+        long(out, i64::from(!self.signals.is_empty()));
+        if !self.signals.is_empty() {
+            long(out, i64::try_from(self.signals.len()).unwrap());
+            self.signals.iter().for_each(|it| text(out, it));
+            long(out, 0);
+        }
+        text(out, self.qname);
         optional(out, self.answered_from);
         long(out, 2);
     }
@@ -106,6 +117,7 @@ fn samples() -> Vec<Sample> {
             rcode: Some("NOERROR"),
             latency: ms(2),
             anomalies: vec!["CONFLICTING_RESPONSE", "CASE_MISMATCH"],
+            signals: vec!["NEW_DOMAIN_NODE", "TUNNEL", "CASE_MISMATCH"],
             ..one
         },
     ]
@@ -146,6 +158,15 @@ fn each_report_counts_what_it_names() {
         "{conflicts}"
     );
     assert_eq!(conflicts.lines().count(), 3);
+    let tunnels = text(Kind::Tunnels);
+    assert!(tunnels.starts_with("signal,client,domain,transactions,first,last\n"), "{tunnels}");
+    assert!(tunnels.contains("\nTUNNEL,10.0.0.1,a.test,1,"), "{tunnels}");
+    assert_eq!(tunnels.lines().count(), 2);
+    assert!(text(Kind::NewDomains).contains("\nNEW_DOMAIN_NODE,10.0.0.1,a.test,1,"));
+    assert_eq!(
+        (text(Kind::NewDomains).lines().count(), text(Kind::Signals).lines().count()),
+        (2, 4)
+    );
 }
 
 #[test]

@@ -2,9 +2,10 @@
 
 use clap::ValueEnum;
 use serde::Serialize;
+use tap53_dns::domain::registrable_domain;
 use tap53_transactions::privacy::Side;
 
-use super::{Record, address::AddressText, domain::registrable_domain};
+use super::{Record, address::AddressText};
 
 /// The field that records are keyed by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, ValueEnum)]

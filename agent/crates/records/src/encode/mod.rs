@@ -14,7 +14,6 @@ mod avro;
 mod batch;
 mod binary;
 mod columns;
-mod domain;
 mod fields;
 mod flat;
 mod framing;

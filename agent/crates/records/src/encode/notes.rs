@@ -6,6 +6,7 @@ use std::{
 };
 
 use tap53_dns::ParseStatus;
+use tap53_signals::Signal;
 use tap53_transactions::pair::{Outcome, Relation};
 
 use super::Row;
@@ -44,8 +45,23 @@ pub(super) fn write_notes(row: &Row<'_>, out: &mut String) -> fmt::Result {
     for anomaly in &row.anomalies {
         notes.add(format_args!("{anomaly}!"))?;
     }
+    write_signals(row, &mut notes)?;
     if row.parse_status != ParseStatus::Ok.name() {
         notes.add(format_args!("{}", row.parse_status))?;
+    }
+    Ok(())
+}
+
+/// Writes the signals that are no anomalies.
+fn write_signals(row: &Row<'_>, notes: &mut Notes<'_>) -> fmt::Result {
+    let has = |wanted: Signal| row.signals.iter().any(|signal| signal == wanted.name());
+    for signal in row.signals.iter().filter(|signal| !row.anomalies.contains(signal)) {
+        match Signal::from_name(signal) {
+            Some(Signal::NewDomainNode) => notes.add(format_args!("new domain"))?,
+            Some(Signal::NewDomainWorkload) if has(Signal::NewDomainNode) => {}
+            Some(Signal::NewDomainWorkload) => notes.add(format_args!("new to workload"))?,
+            _ => notes.add(format_args!("{signal}!"))?,
+        }
     }
     Ok(())
 }

@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 
 use serde::{Serialize, Serializer, ser::SerializeStruct};
-use tap53_dns::{Answer, Edns, ParseStatus, frames};
+use tap53_dns::{Answer, Edns, ParseStatus, domain::registrable_domain, frames};
 use tap53_ebpf::settings::Direction;
+use tap53_signals::Signals;
 use tap53_transactions::{
     pair::{Chain, Observation, Transaction},
     privacy::{Policy, Side},
@@ -13,7 +14,6 @@ use tap53_transactions::{
 use super::{
     NodeRole, Observer, Owner, Portion, Provenance,
     binary::{Binary, Buffer, Encodable},
-    domain::registrable_domain,
     fields::{Fields, Named},
     mnemonic::Mnemonic,
     owner,
@@ -25,7 +25,7 @@ use super::{
 pub const SCHEMA_VERSION: i32 = 5;
 
 /// Number of fields of the record; a test compares it with the schema.
-const FIELDS: usize = 151;
+const FIELDS: usize = 152;
 
 /// Converts CLOCK_MONOTONIC, which the kernel timestamps packets with, to UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +72,10 @@ pub struct Record<'a> {
     pub server_provenance: Provenance<'a>,
     /// The place of this node on the transaction's path.
     pub node_role: NodeRole,
+    /// The signals; `None` if the agent does not look for them.
+    pub signals: Option<Signals>,
+    /// Number of one million such transactions that are kept; `None` if all of them are.
+    pub kept_per_million: Option<u32>,
     /// The part of the transaction that is written; see [`Record::within`].
     pub portion: &'a Portion,
 }
@@ -169,6 +173,7 @@ impl<'a> Record<'a> {
         chain_fields(f, transaction.chain)?;
         f.field("capture_gap", transaction.capture_gap)?;
         f.field("anomalies", transaction.anomalies)?;
+        f.field("signals", self.signals)?;
         let time = |seen: &Observation| Time(self.clock.utc_us(seen.at_ns));
         f.field("query_time", query.map(time))?;
         f.field("response_time", response.map(time))?;
@@ -182,6 +187,7 @@ impl<'a> Record<'a> {
         f.field("response_frame", response.and_then(frame))?;
         f.field("query_count", int(transaction.query_count))?;
         f.field("copy_count", int(transaction.copy_count))?;
+        f.field("kept_per_million", self.kept_per_million.map(int))?;
         f.field("transport", Symbol::of_transport(flow.transport))?;
         f.field("ip_version", if flow.client.is_ipv4() { 4u8 } else { 6 })?;
         f.field("vlan_id", asked.vlan_ids[0])?;

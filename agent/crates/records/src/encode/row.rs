@@ -46,6 +46,14 @@ pub struct Row<'a> {
     /// Names of the anomalies.
     #[serde(rename = "an", alias = "anomalies", skip_serializing_if = "Vec::is_empty")]
     pub anomalies: Vec<Text<'a>>,
+    /// Names of the signals.
+    #[serde(
+        rename = "sg",
+        alias = "signals",
+        deserialize_with = "or_empty",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub signals: Vec<Text<'a>>,
     /// Time of the first query.
     #[serde(rename = "t", alias = "query_time", skip_serializing_if = "Option::is_none")]
     pub query_time: Option<Moment>,
@@ -333,6 +341,7 @@ impl Default for Row<'_> {
             relation: Default::default(),
             capture_gap: Default::default(),
             anomalies: Default::default(),
+            signals: Default::default(),
             query_time: Default::default(),
             response_time: Default::default(),
             latency_ns: Default::default(),
@@ -406,6 +415,7 @@ impl<'a> Row<'a> {
                 relation: transaction.related.map(|related| related.relation.symbol().into()),
                 capture_gap: transaction.capture_gap,
                 anomalies: transaction.anomalies.iter().map(Anomaly::name).map(Cow::from).collect(),
+                signals: record.signals.iter().flat_map(|it| it.names()).map(Cow::from).collect(),
                 query_time: query.map(|seen| moment(seen.at_ns)),
                 response_time: response.map(|seen| moment(seen.at_ns)),
                 latency_ns: record.latency_ns(),
@@ -527,6 +537,12 @@ impl<'a> Row<'a> {
     pub fn is_translation_undecided(&self) -> bool {
         self.nat == Nat::Undecided.symbol()
     }
+}
+
+/// Reads a list that may be null.
+fn or_empty<'de, D: Deserializer<'de>>(value: D) -> Result<Vec<Text<'static>>, D::Error> {
+    let texts: Option<Vec<String>> = Deserialize::deserialize(value)?;
+    Ok(texts.unwrap_or_default().into_iter().map(Cow::Owned).collect())
 }
 
 fn text(name: Option<&String>) -> Option<Cow<'_, str>> {

@@ -2,6 +2,7 @@
 
 use tap53_dns::{Flow, Transport, build::Build};
 use tap53_ebpf::{record::Sender, settings::Direction};
+use tap53_signals::Signals;
 use tap53_transactions::{
     pair::{
         Anomalies, Anomaly, AnswerSource, AnsweredFrom, Chain, Exchange, Nat, Observation, Point,
@@ -131,6 +132,8 @@ pub fn with_record<T>(name: &str, each: impl FnOnce(&Record<'_>) -> T) -> T {
             "matched" => NodeRole::ClientNode,
             _ => NodeRole::Unknown,
         },
+        signals: (name == "matched").then_some(Signals::NONE),
+        kept_per_million: (name == "matched").then_some(50_000),
         portion: &Portion::ALL,
     })
 }

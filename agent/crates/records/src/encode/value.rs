@@ -8,6 +8,7 @@ use serde::{
 };
 use tap53_dns::{Answer, ClientSubnet, ParseStatus, Question, Transport};
 use tap53_ebpf::settings::Direction;
+use tap53_signals::Signals;
 use tap53_transactions::{
     pair::{Anomalies, Anomaly, Nat, Outcome, RecordId, Relation},
     privacy::{ExchangeId, Policy, ShownAddress},
@@ -236,6 +237,33 @@ impl Value for Anomalies {
     fn flat<F: Fields>(self, name: &'static str, f: &mut F) -> Result<(), F::Error> {
         let names = Words(self.iter().map(Anomaly::name));
         f.field(name, (!self.is_empty()).then_some(names))
+    }
+}
+
+impl Value for Signals {
+    #[inline(always)]
+    fn push<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
+        if !self.is_empty() {
+            out.length(self.len());
+            for name in self.names() {
+                name.push(out);
+            }
+        }
+        out.zero();
+    }
+
+    #[inline(always)]
+    fn flat<F: Fields>(self, name: &'static str, f: &mut F) -> Result<(), F::Error> {
+        f.field(name, (!self.is_empty()).then(|| Words(self.names())))
+    }
+
+    #[inline(always)]
+    fn flat_option<F: Fields>(
+        value: Option<Self>,
+        name: &'static str,
+        f: &mut F,
+    ) -> Result<(), F::Error> {
+        value.unwrap_or_default().flat(name, f)
     }
 }
 

@@ -42,7 +42,9 @@ impl<T> Default for Lists<T> {
 }
 
 impl<T> Lists<T> {
-    fn is_empty(&self) -> bool {
+    /// Returns true if neither list has an entry.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
         self.allow.is_empty() && self.deny.is_empty()
     }
 }
@@ -113,7 +115,8 @@ impl FilterConfig {
     }
 }
 
-fn lists<T: Eq + Hash + fmt::Display>(
+/// Reads `allow` and `deny`, and refuses entries that are in both.
+pub fn lists<T: Eq + Hash + fmt::Display>(
     section: &mut Section<'_>,
     check: impl Fn(&Value) -> Result<T, String>,
 ) -> Lists<T> {

@@ -55,8 +55,23 @@ reasons! {
         SampledOut = "sampled_out", Filtered;
         /// The client is a pod of another node, which records the exchange (`record.observations`).
         OtherNode = "other_node", Filtered;
+        /// `filter.namespaces.deny` matches the namespace of the client's pod.
+        NamespaceDenied = "namespace_denied", Filtered;
+        /// No entry of `filter.namespaces.allow` matches it, or the client is no known pod.
+        NamespaceNotAllowed = "namespace_not_allowed", Filtered;
+        /// `filter.workloads.deny` matches the client's workload.
+        WorkloadDenied = "workload_denied", Filtered;
+        /// No entry of `filter.workloads.allow` matches it, or the client is no known pod.
+        WorkloadNotAllowed = "workload_not_allowed", Filtered;
+        /// `filter.pod_labels.deny` selects the client's pod.
+        PodLabelsDenied = "pod_labels_denied", Filtered;
+        /// No entry of `filter.pod_labels.allow` selects it, or the client is no known pod.
+        PodLabelsNotAllowed = "pod_labels_not_allowed", Filtered;
         /// The options of `tap53 replay` do not select the transaction.
         NotSelected = "not_selected", Filtered;
+        /// `record.keep` leaves it out: it is a plain answer outside of the share. The metrics of the DNS
+        /// count it.
+        NotKept = "not_kept", Filtered;
     }
 }
 

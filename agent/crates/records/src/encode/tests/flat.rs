@@ -14,6 +14,7 @@ use apache_avro::{
 use data_encoding::HEXLOWER;
 use proptest::{prelude::*, sample::select, strategy::ValueTree, test_runner::TestRunner};
 use serde_json::Value as Json;
+use tap53_signals::Signal;
 use tap53_transactions::{
     pair::Anomaly,
     privacy::{
@@ -200,7 +201,9 @@ fn flattened(name: String, value: AvroValue) -> Vec<(String, AvroValue)> {
         AvroValue::Bytes(octets) | AvroValue::Fixed(_, octets) => {
             vec![(name, text(HEXLOWER.encode(&octets)))]
         }
-        AvroValue::Array(words) if matches!(name.as_str(), "anomalies" | "resolved_addresses") => {
+        AvroValue::Array(words)
+            if matches!(name.as_str(), "anomalies" | "signals" | "resolved_addresses") =>
+        {
             let words: Vec<_> = words.into_iter().map(string).collect();
             let none = words.is_empty();
             vec![(name, if none { AvroValue::Null } else { text(words.join(" ")) })]
@@ -428,8 +431,14 @@ fn the_longest_texts_reach_their_widths() {
                 chain: None,
                 ..*record.transaction
             };
-            let record =
-                Record { client: &owner, server: &owner, transaction: &transaction, ..*record };
+            let signals = Some(Signal::ALL.into_iter().collect());
+            let record = Record {
+                client: &owner,
+                server: &owner,
+                transaction: &transaction,
+                signals,
+                ..*record
+            };
             longest.require_fits(&record, 1 << 20);
         });
     }
@@ -448,6 +457,7 @@ fn the_longest_texts_reach_their_widths() {
         ("client_labels", 12_353),
         ("query_wire", 130_500),
         ("anomalies", 100),
+        ("signals", 90),
     ] {
         let reached = longest.0[name];
         assert!((least..=widths[name]).contains(&reached), "{name}: {reached} of {}", widths[name]);

@@ -10,6 +10,7 @@ use proptest::{
 };
 use tap53_dns::{Flow, Kept, Message, Transport, Tunnel, TunnelKind};
 use tap53_ebpf::{record::Sender, settings::Direction};
+use tap53_signals::Signal;
 use tap53_transactions::{
     pair::{
         Anomaly, AnswerSource, AnsweredFrom, Chain, Exchange, Nat, Observation, Point, RecordId,
@@ -100,6 +101,12 @@ impl Parts {
         })
     }
 
+    /// Returns a number that depends on another random part.
+    fn kept_per_million(&self) -> Option<u32> {
+        let number = self.transaction.copy_count;
+        (number & 1 != 0).then_some(number % 1_000_000 + 1)
+    }
+
     pub(super) fn with_record<T>(&self, each: impl FnOnce(&Record<'_>) -> T) -> T {
         let empty = Observation::default();
         let exchange = match (&self.query, &self.response) {
@@ -122,6 +129,8 @@ impl Parts {
             client_provenance: self.provenance[0].whole(),
             server_provenance: self.provenance[1].whole(),
             node_role: crate::encode::NodeRole::Transit,
+            signals: Some(Signal::ALL.into_iter().collect()),
+            kept_per_million: self.kept_per_million(),
             portion: &Portion::ALL,
         })
     }

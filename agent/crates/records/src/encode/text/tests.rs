@@ -1,4 +1,5 @@
 use tap53_dns::{Message, Transport, Tunnel, TunnelKind, build::Build};
+use tap53_signals::Signal;
 use tap53_transactions::pair::{Exchange, Observation, RecordId, Related, Relation, Transaction};
 
 use super::*;
@@ -257,6 +258,24 @@ fn a_latency_has_three_digits_where_there_is_little_room() {
     ] {
         assert_eq!(short(ns), text);
     }
+}
+
+#[test]
+fn signals_are_noted_shortly() {
+    let noted = |signals: &[Signal]| {
+        let mut line = String::new();
+        samples::with_record("matched", |record| {
+            let signals = Some(signals.iter().copied().collect());
+            let record = Record { signals, ..*record };
+            line = line_of(&record);
+        });
+        line.trim_end().rsplit_once("192.0.2.80").expect("the answer").1.trim().to_owned()
+    };
+    use Signal::{Dga, NewDomainNode, NewDomainWorkload, Tunnel};
+    assert_eq!(noted(&[]), "");
+    assert_eq!(noted(&[NewDomainNode, NewDomainWorkload]), "[new domain]");
+    assert_eq!(noted(&[NewDomainWorkload, Tunnel]), "[new to workload]  [TUNNEL!]");
+    assert_eq!(noted(&[Dga]), "[DGA!]");
 }
 
 #[test]

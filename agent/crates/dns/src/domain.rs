@@ -8,7 +8,24 @@ use psl::Psl as _;
 /// psl's own function splits names at every dot. In `x\.google.com` the first dot is part of a
 /// label (RFC 1035 §5.1), so labels are split here, and psl only sees labels. A label with an
 /// escape matches no rule of the list except for wildcards.
-pub(super) fn registrable_domain(name: &str) -> Option<&str> {
+#[must_use]
+pub fn registrable_domain(name: &str) -> Option<&str> {
+    registrable(name).map(|found| found.domain)
+}
+
+/// A registrable domain, and how it is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Registrable<'a> {
+    /// The domain.
+    pub domain: &'a str,
+    /// True if the list contains its suffix: a suffix that is not in the list is taken to be one label.
+    pub is_listed: bool,
+}
+
+/// Returns the registrable domain of a name as [`registrable_domain`] does, and whether the list contains
+/// its suffix.
+#[must_use]
+pub fn registrable(name: &str) -> Option<Registrable<'_>> {
     if name == "." {
         return None;
     }
@@ -17,7 +34,8 @@ pub(super) fn registrable_domain(name: &str) -> Option<&str> {
     let dot = name.len().checked_sub(suffix.len)?.checked_sub(1)?;
     let mut labels = LabelsFromRight { rest: name.as_bytes().get(..dot) };
     let start = dot.checked_sub(labels.next()?.len())?;
-    name.get(start..)
+    let domain = name.get(start..)?;
+    Some(Registrable { domain, is_listed: suffix.typ.is_some() })
 }
 
 /// Iterates over the labels of a name, the last one first.

@@ -1,0 +1,53 @@
+//! The signals of a transaction.
+
+use tap53_records::encode::{Clock, Owner};
+use tap53_signals::{Detector, Exchange, Signal, Signals};
+use tap53_transactions::pair::{Anomaly, Observation, Transaction};
+
+/// Types of addresses.
+const A: u16 = 1;
+const AAAA: u16 = 28;
+
+/// Returns the signals of a transaction of this client.
+#[inline]
+pub(super) fn signals_of(
+    detector: &mut Detector,
+    transaction: &Transaction<'_>,
+    client: &Owner,
+    clock: Clock,
+) -> Signals {
+    let first = transaction.first();
+    let signals = from_anomalies(transaction);
+    let Some(question) = first.message.question() else { return signals };
+    let (query, response) = (transaction.query(), transaction.response());
+    let size = |seen: Option<&Observation>| {
+        seen.map_or(0, |seen| u32::try_from(seen.message.size).unwrap_or(u32::MAX))
+    };
+    let known = client.identity();
+    let exchange = Exchange {
+        at_us: clock.utc_us(first.at_ns),
+        client: transaction.flow.client.ip(),
+        workload: known.pod_namespace.as_deref().zip(known.workload_name.as_deref()),
+        name: question.name,
+        qtype: question.qtype,
+        rcode: response.map(|seen| seen.message.rcode),
+        query_bytes: size(query),
+        response_bytes: size(response),
+    };
+    let answers = response.into_iter().flat_map(|seen| seen.message.answers());
+    let addresses = answers.filter(|it| matches!(it.rtype, A | AAAA)).map(|it| it.rdata);
+    detector.observe(&exchange, addresses).and(signals)
+}
+
+/// Returns the signals that pairing found.
+#[inline]
+fn from_anomalies(transaction: &Transaction<'_>) -> Signals {
+    let anomalies = transaction.anomalies;
+    if anomalies.is_empty() {
+        return Signals::NONE;
+    }
+    let has = |wanted: Anomaly| anomalies.iter().any(|it| it == wanted);
+    Signals::NONE
+        .with(Signal::ConflictingResponse, has(Anomaly::ConflictingResponse))
+        .with(Signal::CaseMismatch, has(Anomaly::CaseMismatch))
+}
