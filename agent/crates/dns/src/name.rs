@@ -98,14 +98,15 @@ fn write_plain(cursor: &mut Cursor<'_>, text: &mut Text) -> Option<Letters> {
     let (start, mut plain, mut upper, mut at) = (text.len(), 0, 0, 1);
     while at < root {
         let length = (root - at).min(16);
-        let PlainText { text: block, plain: plain_here, upper: upper_here } = match wire.get(at..)?.first_chunk() {
-            Some(block) => plain_text(block, length),
-            None => {
-                let mut block = [0; 16];
-                block.get_mut(..length)?.copy_from_slice(wire.get(at..root)?);
-                plain_text(&block, length)
-            }
-        };
+        let PlainText { text: block, plain: plain_here, upper: upper_here } =
+            match wire.get(at..)?.first_chunk() {
+                Some(block) => plain_text(block, length),
+                None => {
+                    let mut block = [0; 16];
+                    block.get_mut(..length)?.copy_from_slice(wire.get(at..root)?);
+                    plain_text(&block, length)
+                }
+            };
         text.block(&block, length);
         plain += usize::from(plain_here);
         upper |= upper_here;
