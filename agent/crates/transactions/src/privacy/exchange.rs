@@ -1,9 +1,9 @@
 //! The identifier of an exchange, which is the same at every node that sees it.
 //!
 //! It is a hash of what is on the wire after address translation on the node of the client, and before
-//! any on the node of the server: XXH3 with 128 bits, which takes a third of the time of SipHash-1-3. Whoever
-//! sends queries can construct two that share an identifier. That is of no use: it confuses the sender's
-//! own exchanges, and a join also compares times.
+//! any on the node of the server: XXH3 with 128 bits, which takes a third of the instructions of SipHash-1-3
+//! for a usual name. Whoever sends queries can construct two that share an identifier. That is of no use: it
+//! confuses the sender's own exchanges, and a join also compares times.
 //!
 //! Under rules that hide addresses, a public function would let everybody try all addresses. The hash is
 //! SipHash-1-3 then, with a key that is derived from the one for pseudonyms. Without that, there is no
