@@ -11,7 +11,7 @@ use std::{
         net::UnixStream,
     },
     path::Path,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     sync::atomic::{AtomicBool, AtomicU16, Ordering},
     thread,
     time::{Duration, Instant},
@@ -42,6 +42,8 @@ use tap53_harness::{
 
 #[path = "control/abuse.rs"]
 mod abuse;
+#[path = "control/questions.rs"]
+mod questions;
 #[path = "control/tail.rs"]
 mod tail;
 #[path = "control/toggles.rs"]

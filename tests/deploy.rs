@@ -82,6 +82,8 @@ struct Pod<'a> {
     lab: &'a Lab,
     privileges: Privileges,
     arguments: Vec<String>,
+    /// Arguments of the startup probe's command.
+    started: Vec<String>,
     /// Arguments of the liveness probe's command.
     alive: Vec<String>,
     /// Arguments of the readiness probe's command.
@@ -144,12 +146,11 @@ impl<'a> Pod<'a> {
         let mut environment: Vec<(String, String)> =
             api.pod_environment().map(|(name, value)| (name.to_owned(), value)).into();
         for variable in container["env"].as_array().into_iter().flatten() {
-            ensure!(
-                variable["valueFrom"]["fieldRef"]["fieldPath"] == "spec.nodeName",
-                "not known here: {variable}"
-            );
+            let of_node = variable["valueFrom"]["fieldRef"]["fieldPath"] == "spec.nodeName";
+            let value = variable["value"].as_str().or(of_node.then_some(NODE));
+            let value = value.with_context(|| format!("not known here: {variable}"))?;
             let name = variable["name"].as_str().context("a variable's name")?;
-            environment.push((name.to_owned(), NODE.to_owned()));
+            environment.push((name.to_owned(), value.to_owned()));
         }
         let words = |list: &Value| -> Vec<String> {
             let words = list.as_array().into_iter().flatten();
@@ -166,11 +167,13 @@ impl<'a> Pod<'a> {
             ensure!(program == "/usr/bin/tap53", "another program: {program}");
             Ok(arguments.to_vec())
         };
+        let started = probe("startupProbe")?;
         let (alive, ready) = (probe("livenessProbe")?, probe("readinessProbe")?);
         Ok(Self {
             lab,
             privileges,
             arguments: words(&container["args"]),
+            started,
             alive,
             ready,
             environment,

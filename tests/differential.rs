@@ -64,7 +64,8 @@ fn replay(capture: &Path) -> Result<Vec<Value>> {
 fn by_frame(lines: &[Value]) -> BTreeMap<u64, Vec<&Value>> {
     let mut frames: BTreeMap<u64, Vec<&Value>> = BTreeMap::new();
     for line in lines {
-        frames.entry(line["frame"].as_u64().unwrap_or_default()).or_default().push(line);
+        let frame = ["query_frame", "response_frame"].iter().find_map(|name| line[name].as_u64());
+        frames.entry(frame.unwrap_or_default()).or_default().push(line);
     }
     frames
 }
@@ -77,10 +78,15 @@ fn expected(made: &[MadeMessage]) -> Result<Vec<(&MadeMessage, Value)>> {
         .iter()
         .zip(read)
         .map(|(message, mut read)| {
-            for field in ["transport", "src", "src_port", "dst", "dst_port"] {
-                read[field] = message.line[field].clone();
+            read["transport"] = message.line["transport"].clone();
+            let is_response = read["response"] == true;
+            let (client, server) = if is_response { ("dst", "src") } else { ("src", "dst") };
+            for (side, end) in [("client", client), ("server", server)] {
+                read[format!("{side}_address")] = message.line[end].clone();
+                read[format!("{side}_port")] = message.line[format!("{end}_port")].clone();
             }
-            read["size"] = message.wire.len().into();
+            let size = if is_response { "response_size" } else { "query_size" };
+            read[size] = message.wire.len().into();
             (message, read)
         })
         .collect())
@@ -212,8 +218,9 @@ fn a_compressed_capture_gives_the_records_of_the_plain_one() -> Result<()> {
         let mut lines = [replay(&plain)?, replay(&packed)?];
         for line in lines.iter_mut().flatten() {
             // The file's own name.
-            line["file"] = Value::Null;
-            line["interface"] = Value::Null;
+            for field in ["query_file", "response_file", "interface"] {
+                line[field] = Value::Null;
+            }
         }
         let [plain, packed] = lines;
         assert_eq!(plain, packed, "{name}");

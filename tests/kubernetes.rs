@@ -1,6 +1,8 @@
 //! Owners of addresses, told by a real Kubernetes API server while real DNS packets pass the veth
 //! that carries the address. No kubelet runs: the test writes the status of its pods.
 
+#[path = "kubernetes/addresses.rs"]
+mod addresses;
 #[path = "kubernetes/servers.rs"]
 mod servers;
 #[path = "kubernetes/stage.rs"]
@@ -9,7 +11,7 @@ mod stage;
 use std::{
     collections::{BTreeMap, HashMap},
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 

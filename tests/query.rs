@@ -2,7 +2,7 @@
 //! gives, DuckDB reads the Parquet file, and the page is safe whatever names are in it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -171,7 +171,11 @@ fn expressions_select_the_same_from_a_capture_and_from_both_profiles() -> Result
 #[test]
 fn json_is_what_replay_prints() -> Result<()> {
     let files = Files::create()?;
-    let output = agent::run(&["replay", "--json", text(&files.capture)?])?;
+    // A question looks for signals if it shows them.
+    let configuration = files.path("signals.yaml");
+    fs::write(&configuration, "signals: {enabled: true}\n")?;
+    let arguments = ["replay", "-c", text(&configuration)?, "--json", text(&files.capture)?];
+    let output = agent::run(&arguments)?;
     require_success(&output)?;
     let mut replayed = objects(str::from_utf8(&output.stdout)?)?;
     let mut queried = objects(&query(&[text(&files.capture)?, "-o", "json"])?)?;
@@ -184,6 +188,7 @@ fn json_is_what_replay_prints() -> Result<()> {
         }
     }
     assert_eq!(queried, replayed);
+    ensure!(queried.iter().all(|record| record["signals"].is_array()), "{queried:?}");
     Ok(())
 }
 
@@ -252,6 +257,86 @@ fn a_page_has_every_picture_and_no_element_of_a_strangers_name() -> Result<()> {
     let is_hostile = |cell: &Value| cell.as_str().is_some_and(|cell| cell.contains("<script>"));
     let found: Vec<_> = cells.iter().filter(|cell| is_hostile(cell)).collect();
     assert_eq!(found, [hostile], "in the table of top names, as a text");
+    Ok(())
+}
+
+/// What Chromium saw of a page: one object for each width and colour scheme.
+fn looked_at(page: &Path, screenshots: &Path) -> Result<Vec<Value>> {
+    let views = json_lines("look_at_page.py", [page, screenshots], &[])?;
+    ensure!(views.len() == 4, "two widths, light and dark: {}", views.len());
+    Ok(views)
+}
+
+#[test]
+fn chromium_shows_every_picture_and_table_without_errors_and_loads_nothing() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let page = directory.path().join("report.html");
+    let records = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .with_file_name("docs")
+        .join("sample/dns_transactions.avro");
+    require_success(&agent::run(&["report", text(&records)?, "-o", text(&page)?])?)?;
+    let mut screenshots = BTreeSet::new();
+    for view in looked_at(&page, directory.path())? {
+        let which = format!("{} pixels, {}", view["width"], view["scheme"]);
+        assert_eq!(view["messages"], Value::Array(Vec::new()), "{which}: console");
+        assert_eq!(view["requests"], Value::Array(Vec::new()), "{which}: network");
+        assert_eq!(view["overflow"], 0, "{which}: only tables scroll sideways");
+        let boxes = view["boxes"].as_array().context("boxes")?;
+        let is_visible = |it: &&Value| {
+            let size = |name: &str| it[name].as_f64().unwrap_or_default();
+            size("width") > 100.0 && size("height") > 20.0
+        };
+        let of =
+            |element: &str| boxes.iter().filter(|it| it["element"] == element).collect::<Vec<_>>();
+        let pictures = of("svg");
+        assert_eq!(pictures.len(), 2, "{which}");
+        for picture in pictures {
+            assert!(is_visible(&picture), "{which}: {picture}");
+            assert!(picture["shapes"].as_u64() > Some(96), "{which}: {picture}");
+            assert_eq!(picture["visible"], picture["shapes"], "{which}: {picture}");
+            assert!(picture["colours"].as_u64() >= Some(10), "{which}: {picture}");
+        }
+        let tables = of("table");
+        assert!(tables.iter().all(|it| is_visible(it) && it["rows"].as_u64() > Some(0)), "{which}");
+        let sections: Vec<_> = tables.iter().filter_map(|it| it["section"].as_str()).collect();
+        let expected = [
+            "Signals",
+            "Response codes",
+            "Top names",
+            "Top clients",
+            "Latency by server",
+            "Unanswered queries",
+            "Chains behind answers",
+            "Anomalies",
+            "Losses",
+        ];
+        assert_eq!(sections, expected, "{which}");
+        assert!(view["colours"].as_u64() >= Some(100), "{which}: {}", view["colours"]);
+        let screenshot = view["screenshot"].as_str().context("a path")?;
+        screenshots.insert(fs::read(screenshot)?);
+    }
+    assert_eq!(screenshots.len(), 4, "each looks different");
+    Ok(())
+}
+
+/// Were it not so, the test above would prove nothing.
+#[test]
+fn chromium_tells_of_errors_requests_overflow_and_blank_pictures() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let page = directory.path().join("bad.html");
+    let bad = "<!DOCTYPE html><title>t</title><section><h2>h</h2><svg><rect/></svg></section>\
+               <div style='width:2000px'>x</div><img src='http://127.0.0.1:9/image.png'>\
+               <script>throw new Error('of the page')</script>";
+    fs::write(&page, bad)?;
+    for view in looked_at(&page, directory.path())? {
+        assert!(view["messages"].to_string().contains("of the page"), "{view}");
+        assert_eq!(view["requests"][0], "http://127.0.0.1:9/image.png");
+        assert!(view["overflow"].as_i64() > Some(0), "{view}");
+        let mut boxes = view["boxes"].as_array().context("boxes")?.iter();
+        let picture = boxes.find(|it| it["element"] == "svg").context("a picture")?;
+        assert_eq!((&picture["shapes"], &picture["visible"]), (&1.into(), &0.into()));
+        assert_eq!(picture["colours"], 1);
+    }
     Ok(())
 }
 

@@ -151,7 +151,7 @@ fn fastavro_reads_the_same_values_from_both_profiles() -> Result<()> {
         std::iter::once(&message[..]),
     )?;
     let (full, flat) = (&full[0], flat[0].as_object().context("a record")?);
-    assert_eq!(flat.len(), 165);
+    assert_eq!(flat.len(), 166);
     let us = full["query_time"].as_i64().context("a time")?;
     for (field, value) in flat {
         let expected = match field.as_str() {
@@ -230,7 +230,7 @@ fn duckdb_takes_the_tables_and_the_records_of_both_profiles() -> Result<()> {
              FROM dns_transactions WHERE outcome = 'MATCHED')",
         ],
     )?;
-    assert_eq!(flat[0], [json!({"columns": 165, "comments": 165})]);
+    assert_eq!(flat[0], [json!({"columns": 166, "comments": 166})]);
     assert_eq!(flat[1].len(), 3);
     assert_eq!(
         flat[1][0],
@@ -253,7 +253,7 @@ fn duckdb_takes_the_tables_and_the_records_of_both_profiles() -> Result<()> {
             "SELECT answers[1].rdata AS rdata, query_time FROM dns_transactions WHERE outcome = 'MATCHED'",
         ],
     )?;
-    assert_eq!(full[0], [json!({"columns": 152, "comments": 152})]);
+    assert_eq!(full[0], [json!({"columns": 153, "comments": 153})]);
     assert_eq!(
         full[1],
         [json!({"rdata": "192.0.2.80", "query_time": "2023-11-14T22:13:20.001000+00:00"})]

@@ -8,10 +8,14 @@ mod dashboards;
 mod dns;
 #[path = "telemetry/held_up.rs"]
 mod held_up;
+#[path = "telemetry/interfaces.rs"]
+mod interfaces;
 #[path = "telemetry/latencies.rs"]
 mod latencies;
 #[path = "telemetry/logs.rs"]
 mod logs;
+#[path = "telemetry/otlp.rs"]
+mod otlp;
 #[path = "telemetry/signals.rs"]
 mod signals;
 #[path = "telemetry/volume.rs"]
@@ -124,10 +128,10 @@ fn without_broker_and_api_server_it_is_alive_and_captures_on() -> Result<()> {
         ("tap53_live", 1.0),
         ("tap53_ready", 0.0),
         ("tap53_ledger_balanced", 1.0),
-        ("tap53_hook_packets_captured_total{interface=\"s0\",direction=\"ingress\"}", 2.0),
-        ("tap53_hook_packets_captured_total{interface=\"s0\",direction=\"egress\"}", 2.0),
-        ("tap53_interface_wanted{interface=\"s0\",direction=\"egress\"}", 1.0),
-        ("tap53_interface_capturing{interface=\"s0\",direction=\"ingress\"}", 1.0),
+        ("tap53_hook_packets_captured_total{interface=\"(pairs)\",direction=\"ingress\"}", 2.0),
+        ("tap53_hook_packets_captured_total{interface=\"(pairs)\",direction=\"egress\"}", 2.0),
+        ("tap53_interface_wanted{interface=\"(pairs)\",direction=\"egress\"}", 1.0),
+        ("tap53_interface_capturing{interface=\"(pairs)\",direction=\"ingress\"}", 1.0),
         ("tap53_messages_in_records_total", 4.0),
         ("tap53_sink_records_delivered_total{sink=\"stdout\"}", 2.0),
         ("tap53_sink_able_to_store{sink=\"stdout\"}", 1.0),

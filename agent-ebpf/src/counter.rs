@@ -46,7 +46,7 @@ reasons! {
         UnsupportedLinkType = "unsupported_link_type", Lost, "convert the file";
         /// The packet is in an encapsulation that is not read and may hold DNS: PPPoE, MPLS, IP in IP, or
         /// GRE that `capture.tunnels` does not name.
-        UnreadEncapsulation = "unread_encapsulation", Lost, "name GRE in `capture.tunnels`; else capture at another point";
+        UnreadEncapsulation = "unread_encapsulation", Lost, "name GRE or IPIP in `capture.tunnels`; else capture at another point";
     }
 }
 

@@ -299,11 +299,12 @@ where
     // Scrub it here and where offsets are used later: LLVM may keep an offset and another number in
     // one register, where older verifiers (6.1, 6.12) lose its bound.
     network.transport_offset = frame.scrub_path(network.transport_offset);
-    if network.transport == number::GRE {
+    let kind = tunnel::of_protocol(network.transport);
+    if kind != record::tunnel::NONE {
         if !matches!(network.fragment, Fragment::Whole) {
             return Err(Counter::TunnelFragment);
         }
-        let tunnel = tunnel::inner(frame, record::tunnel::GRE, &network, start.vlan)?;
+        let tunnel = tunnel::inner(frame, kind, &network, start.vlan)?;
         return Ok(Outer::Tunnel(tunnel));
     }
     let (mut source_port, mut destination_port) = (0, 0);

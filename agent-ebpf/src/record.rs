@@ -152,6 +152,8 @@ pub mod tunnel {
     pub const GENEVE: u8 = 2;
     /// GRE (RFC 2784, key of RFC 2890).
     pub const GRE: u8 = 3;
+    /// IPv4 or IPv6 in IP (RFC 2003, RFC 4213).
+    pub const IPIP: u8 = 4;
 }
 
 /// Numbers of [`RecordHeader::hook`].

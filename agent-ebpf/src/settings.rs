@@ -66,6 +66,8 @@ pub mod features {
     pub const GENEVE: u32 = 1 << 2;
     /// GRE (RFC 2784, RFC 2890).
     pub const GRE: u32 = 1 << 3;
+    /// IPv4 and IPv6 in IP (RFC 2003, RFC 4213).
+    pub const IPIP: u32 = 1 << 4;
 }
 
 impl InterfaceSettings {

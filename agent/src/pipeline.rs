@@ -21,6 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use data_encoding::HEXLOWER;
 use tap53_attribution::{Directory, find_tree};
 use tap53_base::{
     clock::monotonic_ns,
@@ -130,7 +131,7 @@ impl Pipeline {
         owners: &Directory,
         stop: &Arc<Notify>,
     ) -> Result<Self, Error> {
-        let sinks = sink::build(&config.sinks, &config.node, config.telemetry.enabled, stop)?;
+        let sinks = sink::build(&config.sinks, &config.node, config.telemetry.is_read(), stop)?;
         let capture::Loaded { rings, ring_lost, doorbells, names, kernel_log, processes } =
             capture.load(&config.capture, cgroups_of_processes(&config.containers))?;
         // By a thread without privileges, as the workers are: kernel 5.19.
@@ -222,6 +223,12 @@ impl Pipeline {
     /// Replaces the filters and privacy rules, from the workers' next batches on.
     pub fn replace_rules(&self, rules: Rules) {
         self.rules.replace(rules);
+    }
+
+    /// Returns the id of this run as records and summaries have it.
+    #[must_use]
+    pub fn run_id(&self) -> String {
+        HEXLOWER.encode(&self.run)
     }
 
     /// Returns the followers of the records.
@@ -400,21 +407,31 @@ impl Pipeline {
             .into_iter()
             .map(|of| InterfaceCounts {
                 hooks: Direction::ALL.map(|direction| of.attachment.describe(direction)),
-                name: of.attachment.interface.name,
+                name: of.attachment.interface.name.clone(),
                 ifindex: of.attachment.interface.ifindex,
                 counters: of.by_direction,
+                is_pair: of.attachment.interface.kind.is_pair(),
+                is_attached: of.is_attached,
             })
             .collect();
-        let mut sum = |name: String, counters: [Counters; 2]| {
+        let mut sum = |name: String, is_pair: bool, counters: [Counters; 2]| {
             if counters.iter().any(|counters| counters.get(Counter::Seen) > 0) {
                 let hooks = Direction::ALL.map(|_| "none".to_owned());
-                counts.push(InterfaceCounts { name, ifindex: 0, hooks, counters });
+                counts.push(InterfaceCounts {
+                    name,
+                    ifindex: 0,
+                    hooks,
+                    counters,
+                    is_pair,
+                    is_attached: false,
+                });
             }
         };
-        let (interfaces, counters) = retired;
-        sum(format!("({interfaces} earlier)"), counters);
+        let [(others, of_others), (pairs, of_pairs)] = retired;
+        sum(format!("({others} earlier)"), false, of_others);
+        sum(format!("({pairs} earlier pairs)"), true, of_pairs);
         // Packets at a hook whose interface has no settings: none, unless there is a defect.
-        sum("(unconfigured)".to_owned(), unconfigured);
+        sum("(unconfigured)".to_owned(), false, unconfigured);
         Ok(counts)
     }
 
@@ -540,15 +557,16 @@ fn spawn(
     Ok(Running { counts, heartbeat, ring, datagrams_waiting, waker, thread: Some(thread) })
 }
 
-/// Creates the metrics of the DNS, unless telemetry is off.
+/// Creates the signals if they are enabled.
 fn signals(config: &Config, workers: usize) -> Option<SharedSignals> {
     let now_us = jiff::Timestamp::now().as_microsecond();
     config.signals.enabled.then(|| SharedSignals::open(&config.signals, workers, now_us))
 }
 
+/// Creates the metrics of the DNS, unless nobody reads them.
 fn dns_metrics(config: &Config) -> Option<DnsMetrics> {
-    let is_read = config.telemetry.enabled && config.dns_metrics.enabled;
-    is_read.then(|| DnsMetrics::new(config.dns_metrics))
+    let is_counted = config.telemetry.is_read() && config.dns_metrics.enabled;
+    is_counted.then(|| DnsMetrics::new(config.dns_metrics))
 }
 
 /// Returns the memory for recent records of each worker, in bytes: none without the control socket.

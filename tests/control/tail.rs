@@ -234,6 +234,53 @@ fn a_follower_that_is_interrupted_closes_with_its_counts() -> Result<()> {
     Ok(())
 }
 
+/// What `kubectl exec` without a terminal leaves in the pod when kubectl is gone: a command whose output
+/// nobody reads, and that gets no signal.
+#[test]
+fn a_follower_whose_reader_is_gone_ends_when_its_time_does() -> Result<()> {
+    let lab = Lab::new()?;
+    let agent = Agent::start(&lab.server, CONFIGURATION, &[])?;
+    // Longer than a loaded machine takes to fill the pipe with these records.
+    let mut command = agent.command(&["tail", "--json", "--for", "3s"])?;
+    let mut abandoned = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let questions = tempfile::NamedTempFile::new()?;
+    fs::write(questions.path(), "www.tap53.test A\n")?;
+    let mut dnsperf = lab.client.command("dnsperf");
+    dnsperf.args(["-s", "198.51.100.2", "-n", "300", "-d"]).arg(questions.path());
+    process::run(&mut dnsperf)?;
+    let ended = wait::until("the follower to end", DEADLINE, || Ok(abandoned.try_wait()?));
+    if ended.is_err() {
+        abandoned.kill()?;
+        abandoned.wait()?;
+    }
+    // 0 if the pipe has taken all.
+    assert!(matches!(ended?.code(), Some(0 | FAILED)));
+    wait::until("the agent to drop the follower", DEADLINE, || {
+        Ok((followers(&agent)? == 0).then_some(()))
+    })?;
+    agent.stop()?;
+    Ok(())
+}
+
+#[test]
+fn the_newest_follower_displaces_the_oldest_with_a_message() -> Result<()> {
+    let lab = Lab::new()?;
+    let agent = Agent::start(&lab.server, CONFIGURATION, &[])?;
+    let mut oldest = Follower::start(&agent, &[])?;
+    let others: Vec<_> =
+        (0..7).map(|_| Follower::start(&agent, &["--json"])).collect::<Result<_>>()?;
+    let newest = Process::spawn("tap53 tail", agent.command(&["tail", "--json"])?)?;
+    assert_eq!(oldest.0.wait(DEADLINE)?.code(), Some(FAILED));
+    let message = oldest.0.stderr().text();
+    assert!(message.contains("a newer follower took this place"), "{message}");
+    lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
+    for follower in others.iter().map(|follower| &follower.0).chain([&newest]) {
+        follower.stdout().wait_for_line("www.tap53.test", 0, DEADLINE)?;
+    }
+    agent.stop()?;
+    Ok(())
+}
+
 /// Queries while a follower is stopped: ten times what its queue and the socket's buffers hold.
 const LOAD: usize = 6_000;
 

@@ -1,5 +1,7 @@
 //! The chart as it is rendered and linted.
 
+use std::path::Path;
+
 use tap53::config::{Config, HookChoice, Overrides};
 use tap53_capture::interfaces::Selector;
 
@@ -67,6 +69,153 @@ fn the_plain_manifests_are_what_the_chart_renders() -> Result<()> {
 }
 
 #[test]
+fn the_chart_has_the_alerts_and_dashboards_as_they_are() -> Result<()> {
+    for (source, copy) in kube::copied_files() {
+        assert!(
+            fs::read_to_string(&source)? == fs::read_to_string(&copy)?,
+            "{} is not a copy of {}: run `cargo xtask manifests`",
+            copy.display(),
+            source.display()
+        );
+    }
+    let objects = kube::render(&[
+        "--set",
+        "prometheusRule.enabled=true",
+        "--set",
+        "prometheusRule.labels.release=main",
+        "--set",
+        "dashboards.enabled=true",
+    ])?;
+    let objects: Vec<Value> = objects_of(&objects)?;
+    let rule = one(&objects, "PrometheusRule")?;
+    assert_eq!(rule["metadata"]["labels"]["release"], "main");
+    let groups: Vec<&Value> = rule["spec"]["groups"].as_array().into_iter().flatten().collect();
+    let names: Vec<&str> = groups.iter().filter_map(|group| group["name"].as_str()).collect();
+    assert_eq!(names, ["tap53", "tap53-dns"]);
+    // Prometheus's own templates pass helm's unchanged.
+    assert!(rule.to_string().contains("{{ $labels.instance }}"), "{rule}");
+    let boards = objects
+        .iter()
+        .find(|object| object["metadata"]["name"] == "tap53-dashboards")
+        .context("dashboards")?;
+    for (source, _) in kube::copied_files().into_iter().filter(|(path, _)| is_board(path)) {
+        let name = source.file_name().and_then(|name| name.to_str()).context("a name")?;
+        let board: Value = serde_json::from_str(boards["data"][name].as_str().context("a board")?)?;
+        let expected: Value = serde_json::from_str(&fs::read_to_string(&source)?)?;
+        assert_eq!(board, expected, "{name}");
+    }
+    assert_eq!(boards["metadata"]["labels"]["grafana_dashboard"], "1");
+    Ok(())
+}
+
+#[test]
+fn monitors_need_a_port_that_prometheus_reaches() -> Result<()> {
+    for monitor in ["podMonitor", "serviceMonitor"] {
+        let enabled = format!("{monitor}.enabled=true");
+        let error = kube::render(&["--set", &enabled]).expect_err("at 127.0.0.1");
+        assert!(format!("{error:#}").contains("config.telemetry.listen"), "{error:#}");
+        let listens = "config.telemetry.listen=0.0.0.0:9999";
+        let objects = objects_of(&kube::render(&["--set", &enabled, "--set", listens])?)?;
+        let text = serde_json::to_string(&objects)?;
+        match monitor {
+            "podMonitor" => {
+                let monitor = one(&objects, "PodMonitor")?;
+                let endpoint = &monitor["spec"]["podMetricsEndpoints"][0];
+                assert!(endpoint.to_string().contains("$1:9999"), "{endpoint}");
+            }
+            _ => {
+                let service = one(&objects, "Service")?;
+                assert_eq!(service["spec"]["ports"][0]["targetPort"], 9999);
+                assert_eq!(
+                    one(&objects, "ServiceMonitor")?["spec"]["endpoints"][0]["port"],
+                    "metrics"
+                );
+            }
+        }
+        assert!(!text.contains("containerPort"), "it would reserve the port on the node");
+    }
+    Ok(())
+}
+
+#[test]
+fn names_labels_registry_and_arguments_are_values() -> Result<()> {
+    let objects = objects_of(&kube::render(&[
+        "--set",
+        "nameOverride=dnstap",
+        "--set",
+        "commonLabels.team=dns",
+        "--set",
+        "global.imageRegistry=registry.example:5000",
+        "--set",
+        "extraArgs={--log-level,debug}",
+        "--set",
+        "securityContextConstraints.create=true",
+        "--set",
+        "prepareStateVolume=false",
+    ])?)?;
+    for object in &objects {
+        let labels = &object["metadata"]["labels"];
+        assert_eq!(
+            (&labels["team"], &labels["app.kubernetes.io/name"]),
+            (&json!("dns"), &json!("dnstap")),
+            "{object}"
+        );
+        assert_eq!(
+            object["metadata"]["name"].as_str().map(|name| name.starts_with("tap53-dnstap")),
+            Some(true)
+        );
+    }
+    let pods = &one(&objects, "DaemonSet")?["spec"]["template"];
+    let container = &pods["spec"]["containers"][0];
+    assert_eq!(container["image"], "registry.example:5000/tap53/tap53:0.1.0");
+    let arguments = ["run", "--config", "/etc/tap53/config/tap53.yaml", "--log-level", "debug"];
+    assert_eq!(container["args"], json!(arguments));
+    // kubectl's commands need no -c.
+    assert_eq!(pods["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"], "tap53");
+    assert_eq!(container["startupProbe"]["periodSeconds"], 1);
+    // Without the init container no process is root.
+    let constraints = one(&objects, "SecurityContextConstraints")?;
+    assert_eq!(constraints["runAsUser"], json!({"type": "MustRunAs", "uid": 65532}));
+    assert_eq!(constraints["allowedCapabilities"], json!(["BPF", "NET_ADMIN", "PERFMON"]));
+    assert_eq!(constraints["users"], json!(["system:serviceaccount:tap53:tap53-dnstap"]));
+    Ok(())
+}
+
+/// helm warns where a value of the chart and its replacement have different types.
+#[test]
+fn a_state_volume_replaces_the_default_without_a_warning() -> Result<()> {
+    let values = tempfile::NamedTempFile::new()?;
+    fs::write(values.path(), "stateVolume: {emptyDir: {sizeLimit: 2Gi}}\n")?;
+    let path = values.path().to_str().context("a path in UTF-8")?;
+    let (objects, warnings) = kube::render_with_warnings(&["--values", path])?;
+    assert_eq!(warnings, "");
+    let objects = objects_of(&objects)?;
+    let pods = &one(&objects, "DaemonSet")?["spec"]["template"]["spec"];
+    let volumes = pods["volumes"].as_array().into_iter().flatten();
+    let state: Vec<_> = volumes.filter(|volume| volume["name"] == "state").collect();
+    assert_eq!(state, [&json!({"name": "state", "emptyDir": {"sizeLimit": "2Gi"}})]);
+    assert!(pods["initContainers"].is_null());
+    for none in ["null", "none"] {
+        let objects = kube::render(&["--set", &format!("stateVolume={none}")])?;
+        assert!(!objects.contains("/var/lib/tap53"), "{objects}");
+    }
+    Ok(())
+}
+
+fn is_board(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "json")
+}
+
+fn objects_of(text: &str) -> Result<Vec<Value>> {
+    let objects: Vec<Value> = serde_saphyr::from_multiple(text)?;
+    Ok(objects.into_iter().filter(|object| !object.is_null()).collect())
+}
+
+fn one<'a>(objects: &'a [Value], kind: &str) -> Result<&'a Value> {
+    objects.iter().find(|object| object["kind"] == kind).with_context(|| format!("no {kind}"))
+}
+
+#[test]
 fn each_value_changes_its_own_lines_only() -> Result<()> {
     let differing = |arguments: &[&str]| -> Result<Vec<String>> {
         let (usual, changed) = (kube::render(&[])?, kube::render(arguments)?);
@@ -95,6 +244,21 @@ fn each_value_changes_its_own_lines_only() -> Result<()> {
         // The API server's is there already.
         assert_eq!(registry.contains(&rule), port != "443", "{registry:?}");
     }
+    for (endpoint, port) in [
+        ("http://collector.observability.svc:4318", "4318"),
+        ("http://[2001:db8::1]:4319/otlp", "4319"),
+        ("http://collector", "80"),
+    ] {
+        let export = format!("config.telemetry.otlp.endpoint={endpoint}");
+        assert_eq!(
+            differing(&["--set-literal", &export])?,
+            [
+                format!("- {{protocol: TCP, port: {port}}}"),
+                "otlp:".to_owned(),
+                format!("endpoint: {endpoint}"),
+            ]
+        );
+    }
     assert_eq!(
         differing(&["--set", "image.tag=1.2.3", "--set", "fullnameOverride=tap53"])?,
         ["image: ghcr.io/tap53/tap53:1.2.3"; 2]
@@ -120,8 +284,8 @@ fn each_value_changes_its_own_lines_only() -> Result<()> {
     let without = kube::render(&["--set", "stateVolume=null"])?;
     assert!(!without.contains("/var/lib/tap53"), "{without}");
     let hash = differing(&["--set", "restartOnConfigChange=true"])?;
-    assert_eq!(hash.len(), 2, "{hash:?}");
-    assert!(hash[1].starts_with("tap53/config-sha256: "), "{hash:?}");
+    assert_eq!(hash.len(), 1, "{hash:?}");
+    assert!(hash[0].starts_with("tap53/config-sha256: "), "{hash:?}");
     Ok(())
 }
 

@@ -120,7 +120,10 @@ fn the_probes_fail_without_an_agent_and_pass_with_one_that_captures() -> Result<
     let is_alive = || -> Result<bool> { Ok(pod.start(&pod.alive)?.wait(DEADLINE)?.success()) };
     let is_ready = || -> Result<bool> { Ok(pod.start(&pod.ready)?.wait(DEADLINE)?.success()) };
     assert!(!is_alive()? && !is_ready()?, "without an agent");
+    // The kubelet starts this probe before the agent answers, and reports an event if it fails.
+    let mut starting = pod.start(&pod.started)?;
     let process = pod.run()?;
+    assert!(starting.wait(DEADLINE)?.success(), "{}", starting.stderr().text());
     assert!(is_alive()? && is_ready()?, "a capturing agent");
     // An interface that is lost is no reason to start anew.
     lab.server.ip(&["link", "delete", "s0"])?;
@@ -129,6 +132,47 @@ fn the_probes_fail_without_an_agent_and_pass_with_one_that_captures() -> Result<
     // An agent that hangs is.
     process.signal(Signal::SIGSTOP)?;
     assert!(!is_alive()?);
+    Ok(())
+}
+
+#[test]
+fn doctor_in_the_pod_judges_the_running_agent_and_names_no_program_that_is_missing() -> Result<()> {
+    let lab = Lab::new()?;
+    let api = KubeApi::start(&lab.server)?;
+    let pod = Pod::installed(&lab, &api, &[])?;
+    let report = || -> Result<Value> {
+        let doctor = ["doctor", "-o", "json"].map(str::to_owned);
+        let mut doctor = pod.start(&doctor)?;
+        doctor.wait(DEADLINE)?;
+        let text = doctor.stdout().text();
+        serde_json::from_str(&text).with_context(|| format!("{text}{}", doctor.stderr().text()))
+    };
+    let require = |report: &Value, area: &str, part: &str| {
+        let mut checks = report["checks"].as_array().into_iter().flatten();
+        let found = checks.find(|check| {
+            check["area"] == area && check["what"].as_str().is_some_and(|what| what.contains(part))
+        });
+        assert!(found.is_some_and(|check| check["verdict"] == "ok"), "{area} {part}: {report:#}");
+    };
+    require(&report()?, "config", "/etc/tap53/config/tap53.yaml, from TAP53_CONFIG");
+    let process = pod.run()?;
+    let running = report()?;
+    require(&running, "config", "/etc/tap53/config/tap53.yaml, of the running agent");
+    require(&running, "capabilities", "CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON in force");
+    require(&running, "kernel", "programs and ring buffers load");
+    for check in running["checks"].as_array().context("checks")? {
+        assert_ne!(check["verdict"], "fail", "{running:#}");
+        let program = check["fix"].as_str().and_then(|fix| fix.split_whitespace().next());
+        assert!(!["sudo", "nc", "timedatectl"].contains(&program.unwrap_or_default()), "{check}");
+    }
+    let mut interfaces = pod.start(&["interfaces".to_owned()])?;
+    assert!(interfaces.wait(DEADLINE)?.success());
+    let note = "tap53: configuration /etc/tap53/config/tap53.yaml: of the running agent";
+    assert_eq!(interfaces.stderr().text(), note);
+    let lines = interfaces.stdout().lines();
+    let selected = |name: &str| lines.iter().any(|it| it.starts_with(name) && it.contains(" yes "));
+    assert!(selected("s0 ") && !selected("lo "), "{lines:?}");
+    drop(process);
     Ok(())
 }
 

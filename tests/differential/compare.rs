@@ -65,7 +65,7 @@ fn is_after_a_flaw(reader: Reader, field: &str, ours: &Value) -> bool {
 }
 
 fn compare_answers(reader: Reader, ours: &Value, theirs: &Value, found: &mut Vec<Difference>) {
-    let (mine, other) = (list(&ours["answers"]), list(theirs));
+    let (mine, other) = (answers_of(ours), list(theirs));
     let status = &ours["parse_status"];
     let broken = *status == "MALFORMED_ANSWER" || *status == "MALFORMED_QUESTION";
     let as_many = mine.len() == other.len()
@@ -111,6 +111,14 @@ fn compare_values(
 
 fn push(found: &mut Vec<Difference>, field: &str, ours: &Value, theirs: &Value) {
     found.push(Difference { field: field.to_owned(), ours: ours.clone(), theirs: theirs.clone() });
+}
+
+/// Our answers; other readers have the prerequisites of an UPDATE there, as they are in the message.
+pub(super) fn answers_of(ours: &Value) -> &[Value] {
+    match list(&ours["prerequisites"]) {
+        [] => list(&ours["answers"]),
+        prerequisites => prerequisites,
+    }
 }
 
 fn list(value: &Value) -> &[Value] {

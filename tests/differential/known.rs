@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::compare::{Difference, Reader};
+use super::compare::{Difference, Reader, answers_of};
 
 /// A difference that is meant.
 struct Known {
@@ -32,7 +32,7 @@ impl Case<'_> {
     }
 
     fn answers(line: &Value) -> &[Value] {
-        line["answers"].as_array().map_or(&[], Vec::as_slice)
+        answers_of(line)
     }
 
     /// True if dnspython refused the RDATA concerned for what it says and not for its form: that

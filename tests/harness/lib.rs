@@ -51,6 +51,7 @@ mod maven;
 pub mod mount;
 pub mod namespace;
 pub mod numbered;
+pub mod opentelemetry;
 pub mod pcap;
 pub mod piped;
 pub mod postgres;

@@ -17,7 +17,8 @@ use crate::{
     programs::{Program, Programs, Setup},
 };
 
-const ALL: u32 = features::FRAGMENTS | features::VXLAN | features::GENEVE | features::GRE;
+const ALL: u32 =
+    features::FRAGMENTS | features::VXLAN | features::GENEVE | features::GRE | features::IPIP;
 
 fn looking_into_tunnels() -> Setup {
     Setup { features: ALL, ..Setup::default() }

@@ -278,7 +278,8 @@ fn a_thousand_interfaces_that_come_and_go_leave_nothing_behind() -> Result<()> {
     ensure!(lines.len() <= 70, "{} lines in the ledger", lines.len());
     let captured = |line: &serde_json::Value| line["ingress"]["captured"].as_u64().unwrap_or(0);
     assert_eq!(lines.iter().map(captured).sum::<u64>(), u64::from(CYCLES));
-    let earlier = lines.iter().find(|line| line["name"] == format!("({} earlier)", CYCLES - 64));
+    let earlier =
+        lines.iter().find(|line| line["name"] == format!("({} earlier pairs)", CYCLES - 64));
     assert_eq!(earlier.map(captured), Some(u64::from(CYCLES - 64)), "a line for the rest");
     assert_eq!(ended.records.len(), CYCLES as usize);
     for record in &ended.records {

@@ -67,7 +67,7 @@ fn follow(agent: &Agent) -> Result<Process> {
     let command = agent.command(&["tail", "--signal", "tunnel"])?;
     let follower = Process::spawn("tap53 tail", command)?;
     wait::until("the agent to know of the follower", DEADLINE, || {
-        let status = run(&mut agent.command(&["status", "--json"])?)?;
+        let status = run(&mut agent.command(&["status", "-o", "json"])?)?;
         let status: Value = serde_json::from_str(&status)?;
         Ok((status["control"]["followers"] == 1).then_some(()))
     })?;

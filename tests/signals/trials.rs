@@ -65,7 +65,7 @@ impl Trials {
 
     /// Adds trials of each capture: the first queries of the tunnel, and as many from other places on.
     pub(crate) fn add_tunnels(&mut self, captured: &[Captured], span: Duration) {
-        let count = if is_long() { 100 } else { 12 };
+        let count = if is_long() { 40 } else { 12 };
         for (index, capture) in captured.iter().enumerate() {
             self.captures.push(row_head(capture));
             let last = capture.lookups.len().saturating_sub(QUERIES);

@@ -150,7 +150,8 @@ fn a_worker_that_hangs_is_not_alive_until_it_goes_on() -> Result<()> {
     assert!(of["tap53_worker_heartbeat_age_seconds{worker=\"0\"}"] >= 1.0, "{metrics}");
     // Packets that arrive meanwhile stay in the ring, whose depth shows them.
     lab.client_v4().ask(Transport::Udp, ANSWERED[0])?;
-    let packets = "tap53_hook_packets_captured_total{interface=\"s0\",direction=\"egress\"} 1\n";
+    let packets =
+        "tap53_hook_packets_captured_total{interface=\"(pairs)\",direction=\"egress\"} 1\n";
     let metrics = wait_for(&lab, "/metrics", 200, packets)?.body;
     let of = series(&metrics);
     assert!(of["tap53_ring_used_bytes{worker=\"0\"}"] > 200.0, "{metrics}");

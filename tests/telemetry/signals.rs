@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use tap53_harness::{
     agent::Agent,
-    client::{Client, Question, Transport},
+    client::{Client, Exchange, Question, Transport},
     namespace::{CLIENT_END, Namespace, SERVER_END, join},
     process::Process,
     scratch,
@@ -18,6 +18,9 @@ use super::{DEADLINE, PORT, get_from, series};
 
 /// Number of queries of the tunnel; it must be found within 200.
 const TUNNELLED: u64 = 150;
+
+/// Number of plain queries among them.
+const PLAIN: u64 = 20;
 
 /// Size of the state file's header in bytes.
 const HEADER: usize = 4_096;
@@ -51,21 +54,32 @@ impl Stage {
     }
 
     fn start(&self, state: &Path) -> Result<Agent> {
+        self.start_with(state, "")
+    }
+
+    /// Starts an agent with more lines of configuration.
+    fn start_with(&self, state: &Path, more: &str) -> Result<Agent> {
         let yaml = format!(
             "interfaces: {{include: [s0]}}\ncapture: {{workers: 2, ring_bytes: 1048576}}\n\
              sinks: [{{type: stdout, format: json}}]\ntelemetry: {{listen: '{PORT}'}}\n\
-             state: {{directory: {}}}\nsignals: {{enabled: true, learning_seconds: 0}}\n",
+             state: {{directory: {}}}\nsignals: {{enabled: true, learning_seconds: 0}}\n{more}",
             state.display()
         );
         Agent::start(&self.server, &yaml, &[])
     }
 
+    fn ask(&self, name: &'static str, qtype: &'static str) -> Result<Exchange> {
+        let server: IpAddr = SERVER_END.ipv4.into();
+        Client::new(&self.client, server).ask(Transport::Udp, Question { name, qtype })
+    }
+
     /// Sends a query, and returns the signals of its record.
     fn signals(&self, agent: &Agent, name: &'static str, qtype: &'static str) -> Result<Value> {
-        let server: IpAddr = SERVER_END.ipv4.into();
-        let client = Client::new(&self.client, server);
-        let exchange = client.ask(Transport::Udp, Question { name, qtype })?;
-        let record = agent.wait_for_record(exchange.client, DEADLINE)?;
+        // Ports repeat among some hundred queries: only a later line is its record.
+        let from = agent.process().stdout().len();
+        let exchange = self.ask(name, qtype)?;
+        let port = format!("\"client_port\":{},", exchange.client.port());
+        let record = agent.wait_for_output(&port, from, DEADLINE)?;
         let record: Value = serde_json::from_str(&record)?;
         ensure!(record["qname"] == name, "{record}");
         Ok(record["signals"].clone())
@@ -138,6 +152,43 @@ fn signals_are_in_records_metrics_and_tail_and_domains_survive_a_kill() -> Resul
     let ended = agent.stop()?;
     ensure!(ended.status.code() == Some(0), "{}", ended.stderr);
     assert!(!ended.stderr.contains("signals_state"), "{}", ended.stderr);
+    Ok(())
+}
+
+/// Transactions that would be left out, were it not for their signals: a share of a millionth keeps none of
+/// these names.
+#[test]
+fn what_has_a_signal_becomes_a_record_whatever_the_share() -> Result<()> {
+    let stage = Stage::new()?;
+    let state = scratch::directory("signals")?;
+    let keep = "record: {keep: {always: [signal], share: 0.000001}}\n";
+    let agent = stage.start_with(state.path(), keep)?;
+    assert_eq!(stage.signals(&agent, "www.example.net", "A")?, json!(["NEW_DOMAIN_NODE"]));
+    for _ in 0..PLAIN {
+        stage.ask("mail.example.net", "A")?;
+    }
+    stage.signals(&agent, "www.example.org", "A")?;
+    for number in 1..TUNNELLED {
+        stage.ask(tunnel_name(number), "TXT")?;
+    }
+    assert_eq!(stage.signals(&agent, tunnel_name(TUNNELLED), "TXT")?, json!(["TUNNEL"]));
+
+    let metrics = get_from(&stage.server, "/metrics")?.body;
+    let metrics = series(&metrics);
+    let ended = agent.stop()?;
+    let records: Vec<Value> =
+        ended.stdout.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    for record in &records {
+        let signals = record["signals"].as_array().context("a list of signals")?;
+        ensure!(!signals.is_empty(), "a record without a signal was kept: {record}");
+        ensure!(record["kept_per_million"] == 1_000_000, "{record}");
+    }
+    let tunnel = records.iter().filter(|it| it["signals"] == json!(["TUNNEL"])).count();
+    assert_eq!(metrics["tap53_signals_total{signal=\"tunnel\"}"], tunnel as f64);
+    let all = 2 + PLAIN + TUNNELLED;
+    let filtered = &ended.ledger["agent"]["records"]["filtered"];
+    assert_eq!(filtered["not_kept"], all - records.len() as u64, "{}", ended.ledger);
+    assert_eq!(ended.ledger["balanced"], true, "{}", ended.ledger);
     Ok(())
 }
 

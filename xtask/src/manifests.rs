@@ -11,6 +11,11 @@ pub(crate) fn run() -> Result<()> {
     for (path, text) in connectors::files()? {
         write_new(&path, &text)?;
     }
+    for (source, copy) in kube::copied_files() {
+        let text = fs::read_to_string(&source)
+            .with_context(|| format!("cannot read {}", source.display()))?;
+        write_new(&copy, &text)?;
+    }
     write_new(&kube::manifests(), &kube::rendered_manifests()?)
 }
 

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
-use tap53_harness::{kube, laboratory, lake, postgres, python, spark};
+use tap53_harness::{kube, laboratory, lake, opentelemetry, postgres, python, spark};
 
 use crate::{
     build_ebpf::{Toolchain, linker},
@@ -98,8 +98,10 @@ pub(crate) fn install_missing(workspace: &Workspace, purpose: Purpose) -> Result
     }
     let needs_kube = purpose >= Purpose::Test && !kube::are_built()?;
     let needs_coredns = purpose >= Purpose::Test && !laboratory::is_built()?;
+    let needs_collector = purpose >= Purpose::Test && !opentelemetry::is_built()?;
     let needs_nfpm = purpose.includes(Purpose::Dist) && !dist::is_nfpm_built()?;
-    if (needs_kube || needs_coredns || needs_nfpm) && kube::go().is_err() {
+    let needs_go = needs_kube || needs_coredns || needs_collector || needs_nfpm;
+    if needs_go && kube::go().is_err() {
         missing.push(&needs::GO);
     }
     let needs_mdbook = purpose >= Purpose::Test && !mdbook::is_ready(workspace)?;
@@ -138,6 +140,11 @@ pub(crate) fn install_missing(workspace: &Workspace, purpose: Purpose) -> Result
         println!("setup: building CoreDNS into {} (half a minute)", workspace.cache.display());
         laboratory::program()?;
     }
+    if needs_collector {
+        let cache = workspace.cache.display();
+        println!("setup: building the OpenTelemetry Collector into {cache} (two minutes)");
+        opentelemetry::program()?;
+    }
     let built = [
         needs_linker,
         needs_python,
@@ -146,6 +153,7 @@ pub(crate) fn install_missing(workspace: &Workspace, purpose: Purpose) -> Result
         needs_spark,
         needs_kube,
         needs_coredns,
+        needs_collector,
     ];
     Ok(missing.len() + built.map(usize::from).iter().sum::<usize>())
 }

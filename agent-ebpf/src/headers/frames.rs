@@ -117,6 +117,8 @@ pub(crate) fn ethernet_with(tags: &[(u16, u16)], ethertype: u16, packet: &[u8]) 
     frame
 }
 
+pub(crate) const IPV4_IN_IP: u8 = 4;
+pub(crate) const IPV6_IN_IP: u8 = 41;
 pub(crate) const VXLAN_PORT: u16 = 4789;
 pub(crate) const GENEVE_PORT: u16 = 6081;
 /// Transparent Ethernet Bridging.
@@ -164,6 +166,8 @@ pub(crate) fn in_every_tunnel(protocol: u8, segment: &[u8]) -> Vec<(u8, Vec<u8>,
     let mut all = Vec::new();
     for packet in [ipv4(protocol, segment), ipv6(protocol, segment)] {
         let ethertype = if packet[0] >> 4 == 4 { 0x0800 } else { 0x86dd };
+        let carrier = if packet[0] >> 4 == 4 { IPV4_IN_IP } else { IPV6_IN_IP };
+        all.push((carrier, packet.clone(), (4, None)));
         for tags in [&[][..], &[(0x8100, 9)], &[(0x88a8, 8), (0x8100, 9)]] {
             let frame = ethernet(tags, &packet);
             all.push((UDP, vxlan(0x12_3456, &frame), (1, Some(0x12_3456))));

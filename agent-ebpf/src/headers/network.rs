@@ -93,6 +93,7 @@ const fn is_followed(protocol: u8, wanted: u32) -> bool {
     match protocol {
         number::UDP | number::TCP => true,
         number::GRE => wanted & features::GRE != 0,
+        number::IPV4 | number::IPV6 => wanted & features::IPIP != 0,
         _ => false,
     }
 }

@@ -28,7 +28,8 @@ fn parsed(frame: &[u8]) -> Result<Headers, Counter> {
     parse(frame, None, features::FRAGMENTS, dns_only)
 }
 
-const ALL: u32 = features::FRAGMENTS | features::VXLAN | features::GENEVE | features::GRE;
+const ALL: u32 =
+    features::FRAGMENTS | features::VXLAN | features::GENEVE | features::GRE | features::IPIP;
 
 /// The port sets of a configuration without tunnels.
 fn dns_only(set: PortSet, port: u16) -> bool {

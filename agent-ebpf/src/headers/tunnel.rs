@@ -3,7 +3,8 @@
 //! ```text
 //!  UDP ─┬─ VXLAN  (8) ───────────────────────┬─ Ethernet ─ tags ─ IP
 //!       └─ Geneve (8 + 0…252 of options) ────┤
-//!  GRE (4 + 4 checksum + 4 key + 4 sequence) ┴─ IP
+//!  GRE (4 + 4 checksum + 4 key + 4 sequence) ┼─ IP
+//!  nothing (IPIP) ───────────────────────────┘
 //! ```
 //!
 //! VXLAN always contains Ethernet. Only the fields that lead to the inner packet and the identifier
@@ -23,7 +24,7 @@ use crate::{
 pub struct Inner {
     /// A number of [`tunnel`].
     pub kind: u8,
-    /// True unless it is GRE without a key.
+    /// True unless it is IPIP, or GRE without a key.
     pub has_id: bool,
     /// Network identifier of VXLAN and Geneve, or GRE key; 0 if there is none. It is no `Option`,
     /// of which LLVM would copy undefined bytes, which the verifier refuses.
@@ -52,6 +53,16 @@ where
     }
 }
 
+/// Returns the kind of the tunnel that an IP protocol is; it is followed if the protocol was.
+#[inline(always)]
+pub(super) const fn of_protocol(protocol: u8) -> u8 {
+    match protocol {
+        number::GRE => tunnel::GRE,
+        number::IPV4 | number::IPV6 => tunnel::IPIP,
+        _ => tunnel::NONE,
+    }
+}
+
 /// Parses the tunnel header of a complete packet.
 #[inline(always)]
 pub(super) fn inner<F: Frame + ?Sized>(
@@ -64,6 +75,8 @@ pub(super) fn inner<F: Frame + ?Sized>(
     let (has_id, id, ethertype, offset) = match kind {
         tunnel::VXLAN => vxlan(frame, at + UDP_LENGTH)?,
         tunnel::GENEVE => geneve(frame, at + UDP_LENGTH)?,
+        tunnel::IPIP if outer.transport == number::IPV4 => (false, 0, number::ETHERTYPE_IPV4, at),
+        tunnel::IPIP => (false, 0, number::ETHERTYPE_IPV6, at),
         _ => gre(frame, at)?,
     };
     if !matches!(

@@ -37,6 +37,7 @@ use tap53_capture::{
     interfaces::{self, Interface, InterfaceStatus, Selector, Switch, SwitchTo, Wanted},
 };
 use tap53_ledger::{Ledger, Standing};
+use tap53_otlp::SharedStatus;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::{Notify, mpsc, watch},
@@ -125,6 +126,8 @@ pub struct Agent {
     /// Time of the next reload; `None` where the file has not changed.
     reload_at: Option<Instant>,
     log: Log,
+    /// `None` if metrics are not exported.
+    export: Option<SharedStatus>,
     started_at: Instant,
     ticks: u32,
 }
@@ -146,6 +149,8 @@ impl Agent {
         let links = Links::open()?;
         let file_watch = file.watch().map(|watch| wait_for("the file", watch)).transpose()?;
         let heartbeat_timeout = file.config().telemetry.heartbeat_timeout;
+        let otlp = file.config().telemetry.otlp.as_ref();
+        let export = otlp.map(|otlp| SharedStatus::new(otlp.url()));
         let mut agent = Self {
             vitals: Vitals::new(pipeline.liveness(heartbeat_timeout)),
             runs: Runs::open(&file.config().state),
@@ -158,6 +163,7 @@ impl Agent {
             file_watch,
             reload_at: None,
             log,
+            export,
             started_at: Instant::now(),
             ticks: 0,
         };
@@ -189,6 +195,12 @@ impl Agent {
     #[must_use]
     pub fn liveness(&self) -> Liveness {
         self.vitals.liveness().clone()
+    }
+
+    /// Returns the state of the export of metrics, which the exporter writes; `None` if there is none.
+    #[must_use]
+    pub fn export(&self) -> Option<SharedStatus> {
+        self.export.clone()
     }
 
     /// Runs until it is ordered to stop, or `stop` is notified.
@@ -409,7 +421,11 @@ impl Agent {
         Ok(changed)
     }
 
-    fn status(&mut self) -> Result<Status, Error> {
+    /// Returns the state of the running agent.
+    ///
+    /// # Errors
+    /// When the kernel's counters cannot be read.
+    pub fn status(&mut self) -> Result<Status, Error> {
         let now = Instant::now();
         let interfaces = self.interfaces_of_interest(now);
         self.vitals.look_at_interfaces(&interfaces);
@@ -424,6 +440,7 @@ impl Agent {
             enrichment: self.owners.status(),
             health: self.vitals.health(&interfaces),
             interfaces,
+            export: self.export.as_ref().map(SharedStatus::read),
             ledger: ledger.after(self.runs.previous()),
             dns,
         })

@@ -50,7 +50,10 @@ impl ConfigFile {
     pub fn load(path: Option<&Path>, overrides: Overrides) -> Result<Self, crate::config::Error> {
         let in_force = Config::load(path, &overrides)?;
         let status = ConfigStatus {
-            file: path.map(|path| path.display().to_string()),
+            // For commands with another working directory.
+            file: path
+                .map(|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))
+                .map(|path| path.display().to_string()),
             loaded_at: now_text(),
             ..ConfigStatus::default()
         };

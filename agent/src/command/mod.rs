@@ -1,8 +1,10 @@
 //! The command line: its arguments, and a module for each command.
 
+mod discovery;
 pub(crate) mod doctor;
 pub(crate) mod filters;
 pub(crate) mod generate;
+mod interrupt;
 mod output;
 pub(crate) mod page;
 pub(crate) mod prepare;
@@ -13,6 +15,7 @@ mod report;
 mod result_file;
 pub(crate) mod run;
 pub(crate) mod show;
+mod source;
 pub(crate) mod spool;
 pub(crate) mod status;
 pub(crate) mod switch;
@@ -28,8 +31,11 @@ use clap::{Args, Parser, Subcommand};
 use tap53::{
     agent::ConfigFile,
     config::{Config, Error, HookChoice, LogFormat, LogLevel, Machine, Overrides, TextFormat},
+    control::client::Client,
     version,
 };
+
+use self::discovery::Discovered;
 
 /// Text below the commands, for new users.
 const EXAMPLES: &str = "\
@@ -76,10 +82,10 @@ pub(crate) enum Command {
     /// Read capture files (pcap, pcapng) instead of interfaces; needs no root
     #[command(after_help = replay::EXAMPLES)]
     Replay(replay::Arguments),
-    /// Select records of captures and Avro files, or make a report of them
+    /// Select records of captures, Avro files or a running agent, or make a report of them
     #[command(after_help = query::EXAMPLES)]
     Query(query::Arguments),
-    /// Write one HTML page about the records of captures and Avro files
+    /// Write one HTML page about the records of captures, Avro files or a running agent
     #[command(after_help = page::EXAMPLES)]
     Report(page::Arguments),
     /// Check the configuration, and print it with all defaults
@@ -170,6 +176,16 @@ pub(crate) struct Selection {
 }
 
 impl Selection {
+    /// Finds the configuration if none was given; returns what it chose, for people.
+    pub(crate) fn discover(&mut self, client: &Client) -> Option<&'static str> {
+        if self.config.is_some() {
+            return None;
+        }
+        let Discovered { file, reason } = discovery::discover(client);
+        self.config = file;
+        Some(reason)
+    }
+
     /// Loads the configuration for a command that inspects interfaces: all of them, unless some are
     /// named.
     pub(crate) fn load_for_inspection(&mut self) -> Result<Config, Error> {

@@ -41,7 +41,7 @@ Examples:
   tap53 replay --slower 100ms --fields time,client,name,latency capture.pcapng
   tap53 replay -o csv capture.pcapng > capture.csv
   tap53 replay -o jsonl trace.pcap.gz trace.pcap1.gz | jq 'select(.rcode==\"SERVFAIL\") | .qname'
-  tap53 replay --messages capture.pcap | jq 'select(.frame == 42)'
+  tap53 replay --messages capture.pcap | jq 'select(.query_frame == 42)'
   ssh host tcpdump -U -w - port 53 | tap53 replay -
   tap53 replay --speed recorded -c tap53.yaml capture.pcapng
 

@@ -7,9 +7,11 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
+    time::Instant,
 };
 
 use anyhow::{Context, bail};
+use jiff::Timestamp;
 use nix::sys::signal::{
     SigSet,
     Signal::{SIGHUP, SIGINT, SIGTERM, SIGUSR1},
@@ -19,7 +21,7 @@ use tap53::{
     config::{Config, SinkConfig},
     control, pipeline,
     tail::Known,
-    telemetry::{self, Log, Sources, report},
+    telemetry::{self, Log, Reader, Sources, report},
     version,
 };
 use tap53_attribution::{Containers, Directory, Kubernetes};
@@ -101,7 +103,7 @@ async fn run_agent(
 ) -> anyhow::Result<ExitCode> {
     // Before anything attaches: an early signal must detach as well.
     let orders = orders()?;
-    let stop = Arc::new(Notify::new());
+    let (started_at, stop) = (Timestamp::now(), Arc::new(Notify::new()));
     let kubernetes = Kubernetes::start_if_enabled(&file.config().kubernetes, &file.config().node)
         .context("cannot start the Kubernetes watches")?;
     let containers = Containers::start(&file.config().containers, &file.config().node)
@@ -109,7 +111,7 @@ async fn run_agent(
     let owners = kubernetes.as_ref().map_or_else(Directory::default, Kubernetes::directory);
     let owners = owners.with_containers(containers.directory());
     let control_config = file.config().control.clone();
-    let telemetry_config = file.config().telemetry.clone();
+    let config = file.config().clone();
     let known = Known {
         pods: file.config().kubernetes.enabled,
         labels: file.config().kubernetes.labels.clone(),
@@ -138,9 +140,16 @@ async fn run_agent(
         owners,
         path: pipeline.path(),
         log,
+        started_at,
+        export: agent.export(),
+        pod_interfaces: config.telemetry.pod_interfaces,
     };
-    let telemetry = telemetry::Server::start(&telemetry_config, sources)
+    let reader = Reader::new(sources);
+    let telemetry = telemetry::Server::start(&config.telemetry, reader.clone())
         .context("cannot start the thread of the telemetry port")?;
+    let run = agent.pipeline().run_id();
+    let export = telemetry::Export::start(&config, &run, &reader)
+        .context("cannot start the thread that exports metrics")?;
     // Without Kubernetes the sender is dropped at once, which ends the wait for it.
     let annotation =
         kubernetes.as_ref().map_or_else(|| watch::channel(None).1, Kubernetes::capture_annotation);
@@ -152,6 +161,8 @@ async fn run_agent(
     if let Some(task) = kernel_log {
         task.abort();
     }
+    let deadline = Instant::now() + config.shutdown.flush_timeout;
+    let status = agent.status();
     let ledger = agent.shutdown()?;
     // After the last records.
     control.stop();
@@ -159,6 +170,10 @@ async fn run_agent(
     report(&ledger);
     if let Some(file) = ledger_file {
         file.write(&ledger)?;
+    }
+    // Last, since a collector that does not answer must not delay anything else.
+    if let (Some(export), Ok(status)) = (export, status) {
+        export.finish(status, &ledger, deadline);
     }
     let complete = ledger.balanced() && !ledger.lost_records();
     Ok(if complete { ExitCode::SUCCESS } else { ExitCode::from(exit::LOSS) })

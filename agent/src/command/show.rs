@@ -178,9 +178,14 @@ struct Listed {
 /// captures there.
 pub(crate) fn interfaces(arguments: Interfaces) -> anyhow::Result<ExitCode> {
     let Interfaces { mut selection, output, socket } = arguments;
+    let client = socket.client();
+    let discovered = selection.discover(&client);
+    if let (Some(reason), Some(file)) = (discovered, selection.file()) {
+        eprintln!("tap53: configuration {}: {reason}", file.display());
+    }
     let config = selection.load_for_inspection()?;
     // Without an agent, or access to it, the column is omitted.
-    let agent = socket.client().status().ok();
+    let agent = client.status().ok();
     let agent = agent.and_then(|answer| status::interfaces(&answer.status).ok());
     let list: Vec<Listed> = interfaces::list()?
         .into_iter()

@@ -1,6 +1,7 @@
 //! `tap53 status`.
 
 mod enrichment;
+mod export;
 mod health;
 mod interfaces;
 mod watch;
@@ -8,7 +9,8 @@ mod watch;
 use std::{
     io::{self, Write},
     process::ExitCode,
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
@@ -36,6 +38,7 @@ use super::{
 };
 use crate::exit;
 use enrichment::enrichment_text;
+use export::export_text;
 use health::health_table;
 use interfaces::folded_table;
 pub(super) use interfaces::interface_table;
@@ -48,6 +51,7 @@ Examples:
   sudo tap53 status -o json | jq '.interfaces[] | select(.ingress.capturing)'
   tap53 status --check || echo not ready
   tap53 status --check live || echo restart it
+  tap53 status --check --wait 30s && echo ready
 
 Health comes first: since when, and why. Interfaces without packets, and those that are absent, are a
 line each if there are several; 'tap53 status PATTERN' shows them with their packets. --watch redraws
@@ -59,6 +63,9 @@ is not, standard error has the reasons.
 
 Exit status: 0 an agent answers (with --check: and is live or ready); 1 no agent answers (or it is
 not live or ready); 2 invalid arguments.";
+
+/// Interval between two checks of --wait.
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The kind of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -95,16 +102,17 @@ pub(crate) struct Arguments {
         conflicts_with_all = ["interface", "watch", "format"]
     )]
     check: Option<ProbeKind>,
+    /// Retry --check until it succeeds, for at most this time
+    #[arg(long, value_name = "DURATION", value_parser = lasting, requires = "check")]
+    wait: Option<Duration>,
     #[command(flatten)]
     socket: Socket,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let client = arguments.socket.client();
-    match arguments.check {
-        Some(ProbeKind::Live) => return Ok(outcome(&client.live()?)),
-        Some(ProbeKind::Ready) => return check(&client.status()?.status),
-        None => {}
+    if let Some(kind) = arguments.check {
+        return Ok(outcome(&checked(&client, kind, arguments.wait.unwrap_or_default())?));
     }
     if arguments.watch {
         return watch::watch(arguments.interval, || view(arguments, &client));
@@ -172,10 +180,24 @@ fn interfaces_text(interfaces: Vec<Value>) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// Returns the exit status for readiness; the reasons go to standard error.
-fn check(status: &Value) -> anyhow::Result<ExitCode> {
-    // An agent that is not alive is not ready either.
-    Ok(outcome(&health(status)?.ready))
+/// Probes the agent, again and again until it succeeds or `wait` has passed.
+fn checked(client: &Client, kind: ProbeKind, wait: Duration) -> anyhow::Result<Probe> {
+    let began = Instant::now();
+    loop {
+        let probe = check(client, kind);
+        if began.elapsed() >= wait || probe.as_ref().is_ok_and(|probe| probe.ok) {
+            return probe;
+        }
+        thread::sleep(CHECK_INTERVAL.min(wait));
+    }
+}
+
+fn check(client: &Client, kind: ProbeKind) -> anyhow::Result<Probe> {
+    match kind {
+        ProbeKind::Live => Ok(client.live()?),
+        // An agent that is not alive is not ready either.
+        ProbeKind::Ready => Ok(health(&client.status()?.status)?.ready),
+    }
 }
 
 /// Returns the exit status of a probe; the reasons go to standard error.
@@ -213,17 +235,19 @@ fn text(answer: &StatusAnswer) -> anyhow::Result<String> {
         text.push_str(&config_text(&config, colored));
     }
     text.push_str(&enrichment_text(status.get("enrichment").unwrap_or(&Value::Null), colored));
+    text.push_str(&export_text(status.get("export").unwrap_or(&Value::Null), colored));
     text.push('\n');
     text.push_str(&folded_table(&interfaces(status)?, &status["ledger"]));
     // Keys that this version has no text for, such as those of a newer agent.
     for (key, value) in status.as_object().into_iter().flatten() {
-        const SHOWN: [&str; 10] = [
+        const SHOWN: [&str; 11] = [
             "version",
             "revision",
             "node",
             "uptime_s",
             "config",
             "enrichment",
+            "export",
             "health",
             "interfaces",
             "control",

@@ -1,6 +1,6 @@
 //! `tap53 tail`.
 
-mod interrupt;
+mod limit;
 mod lines;
 
 use std::{
@@ -21,9 +21,10 @@ use tap53::{
 };
 use tap53_base::visible::visible;
 
-use self::{interrupt::Interrupt, lines::Printer};
+use self::{limit::Limit, lines::Printer};
 use super::{
     filters::Filters,
+    interrupt::Interrupt,
     switch::{Socket, lasting},
     transactions::Output,
 };
@@ -49,8 +50,12 @@ Elsewhere nothing is cut, and times of another day have their date.
 Internationalized names are accepted, and matched as their A-label: --qname müller.example matches
 xn--mller-kva.example.
 
-Exit status: 0 the agent stopped, COUNT is reached, the output was closed, or Ctrl-C; 1 no agent
-answers, or it refuses the request; 2 invalid arguments.";
+Without a terminal, as in `kubectl exec` without -t, it stops after 10 minutes: nothing else would end
+it when kubectl has ended. --for gives another time.
+
+Exit status: 0 the agent stopped, COUNT or the time is reached, the output was closed, or Ctrl-C; 1 no
+agent answers, it refuses the request, or a newer follower took this one's place (8 may follow at a
+time); 2 invalid arguments.";
 
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
@@ -71,6 +76,9 @@ pub(crate) struct Arguments {
     /// Stop after the transactions of --last or --since
     #[arg(long)]
     no_follow: bool,
+    /// Stop after this time, such as 90s or 8h, or `forever` [default: forever on a terminal, else 10m]
+    #[arg(long = "for", value_name = "DURATION", value_parser = limit::parse)]
+    limit: Option<Limit>,
     #[command(flatten)]
     filters: Filters,
     #[command(flatten)]
@@ -96,6 +104,10 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let interrupt = Interrupt::new()?;
     let client = arguments.socket.client();
     let following = client.tail(printer.line_format(), arguments.filters.selection(), past)?;
+    let limit = arguments.limit.unwrap_or_else(Limit::usual);
+    if let Limit::After(duration) = limit {
+        interrupt.expires_after(duration)?;
+    }
     interrupt.ends(following.connection().context("cannot follow the agent")?);
     let mut tail = Tail {
         following,
@@ -103,6 +115,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         interrupt,
         count: arguments.count.map_or(u64::MAX, NonZeroU64::get),
         follows: !arguments.no_follow,
+        limit_is_usual: arguments.limit.is_none(),
         began: Instant::now(),
         shown: 0,
         lost: 0,
@@ -123,6 +136,8 @@ struct Tail {
     count: u64,
     /// False if it stops after the transactions of the past.
     follows: bool,
+    /// True if nobody asked for an end, so that the end needs an explanation.
+    limit_is_usual: bool,
     began: Instant,
     shown: u64,
     lost: u64,
@@ -137,6 +152,14 @@ impl Tail {
             if self.interrupt.is_requested() {
                 self.printer.flush()?;
                 note(&self.closing_line());
+                return Ok(());
+            }
+            if self.interrupt.is_expired() {
+                self.printer.flush()?;
+                note(&self.closing_line());
+                if self.limit_is_usual {
+                    note("tap53: ended, because there is no terminal; --for gives another time");
+                }
                 return Ok(());
             }
             match next? {
@@ -166,6 +189,10 @@ impl Tail {
                     self.printer.flush()?;
                     note(&format!("tap53: {}", visible(&why)));
                     return Ok(());
+                }
+                Item::Displaced(why) => {
+                    self.printer.flush()?;
+                    anyhow::bail!("{}", visible(&why));
                 }
             }
             if self.following.is_empty() {

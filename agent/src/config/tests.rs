@@ -4,9 +4,13 @@ mod keep;
 mod kubernetes;
 mod privacy;
 
+use std::collections::BTreeMap;
+
+use http::HeaderValue;
 use tap53_capture::interfaces::{Interface, Selector};
 use tap53_dns::Kept;
 use tap53_ebpf::settings::{PortSet, features};
+use tap53_otlp::config::{Compression, OtlpConfig};
 use tap53_records::encode::{Key, Profile};
 
 use super::*;
@@ -115,6 +119,20 @@ state:
   directory: /var/lib/tap53/state
 shutdown:
   flush_timeout_ms: 1500
+telemetry:
+  enabled: false
+  listen: "[::1]:9999"
+  heartbeat_timeout_ms: 2000
+  otlp:
+    endpoint: https://collector/otlp
+    headers: {X-Scope: dns}
+    header_files: {Authorization: /etc/passwd}
+    allow_cleartext: true
+    ca_file: /etc/passwd
+    interval_ms: 5000
+    timeout_ms: 2500
+    compression: none
+    resource_attributes: {k8s.cluster.name: production}
 dns_metrics:
   enabled: false
   by: namespace
@@ -307,6 +325,27 @@ fn every_key_reaches_its_field() {
         top: 7,
     };
     assert_eq!(config.dns_metrics, dns_metrics);
+    let otlp = OtlpConfig {
+        endpoint: "https://collector/otlp".to_owned(),
+        headers: BTreeMap::from([("x-scope".to_owned(), HeaderValue::from_static("dns"))]),
+        header_files: BTreeMap::from([("authorization".to_owned(), "/etc/passwd".into())]),
+        allow_cleartext: true,
+        ca_file: Some("/etc/passwd".into()),
+        interval: Duration::from_secs(5),
+        timeout: Duration::from_millis(2_500),
+        compression: Compression::None,
+        resource_attributes: BTreeMap::from([(
+            "k8s.cluster.name".to_owned(),
+            "production".to_owned(),
+        )]),
+    };
+    let telemetry = TelemetryConfig {
+        enabled: false,
+        listen: "[::1]:9999".parse().unwrap(),
+        heartbeat_timeout: Duration::from_secs(2),
+        otlp: Some(otlp),
+    };
+    assert_eq!(config.telemetry, telemetry);
     let signals = SignalsConfig {
         enabled: true,
         new_domains: false,
@@ -409,6 +448,20 @@ sinks: [{type: kafka, brokers: ["kafka-0.kafka:9092"], topic: dns-transactions}]
     )
     .unwrap();
     assert_eq!(example, Config::load(Some(&minimal), &Overrides::default()).unwrap());
+}
+
+#[test]
+fn metrics_are_read_if_they_are_exported_without_a_port() {
+    let telemetry = |keys: &str| {
+        let yaml = format!("interfaces: {{include: [lo]}}\ntelemetry: {{{keys}}}");
+        parse(&yaml).unwrap().telemetry
+    };
+    let exported =
+        telemetry("enabled: false, otlp: {endpoint: 'http://c:4318', interval_ms: 5000}");
+    assert!(!exported.enabled && exported.is_read());
+    let otlp = exported.otlp.unwrap();
+    assert_eq!((otlp.url().as_str(), otlp.interval.as_secs()), ("http://c:4318/v1/metrics", 5));
+    assert!(!telemetry("enabled: false").is_read());
 }
 
 #[test]

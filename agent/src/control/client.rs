@@ -7,7 +7,7 @@ use std::{
         unix::{fs::MetadataExt, net::UnixStream},
     },
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -120,6 +120,12 @@ struct Answer {
 }
 
 impl Client {
+    /// Returns the path of the socket.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Creates a client of the agent at `path`.
     #[must_use]
     pub fn new(path: &Path) -> Self {
@@ -172,8 +178,9 @@ impl Client {
         let endless = lines.get_ref().set_read_timeout(None);
         endless.map_err(|error| self.disconnected(error.to_string()))?;
         let ok = answer.ok.unwrap_or_default();
-        let heading = ok.get("heading").and_then(Value::as_str).unwrap_or_default().to_owned();
-        Ok(Following { heading, lines, client: self.clone() })
+        let text = |name| ok.get(name).and_then(Value::as_str).map(str::to_owned);
+        let (heading, schema) = (text("heading").unwrap_or_default(), text("schema"));
+        Ok(Following { heading, schema, lines, client: self.clone() })
     }
 
     /// Makes the agent count the records.
@@ -278,6 +285,8 @@ impl Counting {
 pub struct Following {
     /// Heading above the first line; may be empty.
     pub heading: String,
+    /// Schema of records in [`LineFormat::Avro`].
+    pub schema: Option<String>,
     lines: BufReader<UnixStream>,
     client: Client,
 }
@@ -292,6 +301,8 @@ pub enum Item {
     Past(u64, bool),
     /// The stream has ended, for this reason.
     End(String),
+    /// The stream has ended because a newer follower took its place, for this reason.
+    Displaced(String),
 }
 
 impl Following {
@@ -306,7 +317,7 @@ impl Following {
     /// Waits for the next item; `line` receives the line of a record.
     ///
     /// # Errors
-    /// When the connection ends without [`Item::End`].
+    /// When the connection ends without [`Item::End`] and [`Item::Displaced`].
     pub fn next(&mut self, line: &mut Vec<u8>) -> Result<Item, Error> {
         loop {
             line.clear();
@@ -323,9 +334,32 @@ impl Following {
                 Ok(Note::Lost(lost)) => return Ok(Item::Lost(lost)),
                 Ok(Note::Past { records, complete }) => return Ok(Item::Past(records, complete)),
                 Ok(Note::End(why)) => return Ok(Item::End(why)),
+                Ok(Note::Displaced(why)) => return Ok(Item::Displaced(why)),
                 // A note of a newer agent.
                 Err(_) => {}
             }
+        }
+    }
+
+    /// Waits for the next item until `deadline`; `None` if there is none by then.
+    ///
+    /// # Errors
+    /// When the connection ends without [`Item::End`].
+    pub fn next_until(
+        &mut self,
+        line: &mut Vec<u8>,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Item>, Error> {
+        let Some(deadline) = deadline else { return self.next(line).map(Some) };
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(None);
+        }
+        let timed = self.lines.get_ref().set_read_timeout(Some(left));
+        timed.map_err(|error| self.client.disconnected(error.to_string()))?;
+        match self.next(line) {
+            Err(_) if Instant::now() >= deadline => Ok(None),
+            item => item.map(Some),
         }
     }
 

@@ -121,7 +121,7 @@ pub struct PastRequest {
 pub enum Reason {
     /// This user is not allowed.
     Denied,
-    /// Too many connections or followers.
+    /// Too many connections, or followers that get counts.
     Busy,
     /// The request did not arrive in time.
     TimedOut,
@@ -171,6 +171,8 @@ pub enum Note {
     },
     /// The stream has ended, for this reason.
     End(String),
+    /// The stream has ended because a newer follower took its place, for this reason.
+    Displaced(String),
 }
 
 /// Parses a request, without its line feed.

@@ -74,6 +74,9 @@ pub struct Status {
     pub health: Health,
     /// Interfaces that are captured from, or that something selects.
     pub interfaces: Vec<InterfaceStatus>,
+    /// State of the export of metrics, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub export: Option<tap53_otlp::Status>,
     /// The ledger.
     pub ledger: Ledger,
     /// Metrics of the DNS as of the moment of the ledger, if they are enabled; in no text and no JSON.

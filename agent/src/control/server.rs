@@ -13,7 +13,7 @@
 //! | `control.request_timeout_ms` for the whole request | `timed_out` |
 //! | the same for reading the answer | the connection is closed |
 //! | [`ANSWER_DEADLINE`](connection::ANSWER_DEADLINE) for the run loop | `no_answer` |
-//! | [`FOLLOWERS`] at a time, half of them of one user but root and the agent's own | `busy` |
+//! | [`FOLLOWERS`] at a time, half of them of one user but root and the agent's own | the oldest is displaced |
 //!
 //! Each is counted, and shown by `tap53 status`.
 
@@ -49,7 +49,7 @@ use super::{
 };
 use crate::{
     control::config::ControlConfig,
-    tail::{FOLLOWERS, Known, Tails},
+    tail::{FOLLOWERS, FollowerOwner, Known, Tails},
     worker::RulesInForce,
 };
 
@@ -83,7 +83,7 @@ pub struct Counts {
     pub requests: u64,
     /// Connections of users who are not allowed.
     pub denied: u64,
-    /// Connections beyond the limits of connections and followers.
+    /// Connections, and followers that get counts, beyond the limit.
     pub busy: u64,
     /// Requests that did not arrive in time.
     pub timed_out: u64,
@@ -111,8 +111,6 @@ pub(super) struct Context {
     known: Known,
     liveness: Liveness,
     counts: Published<Counts>,
-    /// Limits the followers of users that the configuration allows.
-    followers: ConnectionLimiter<u32>,
     pub(super) stop: watch::Receiver<bool>,
     /// Time at which a denied user was last logged.
     denied_at: Mutex<Option<Instant>>,
@@ -146,7 +144,6 @@ impl Server {
             known,
             liveness,
             counts: counts.clone(),
-            followers: ConnectionLimiter::new(Limits { total: FOLLOWERS, per_peer: FOLLOWERS / 2 }),
             stop: stopped,
             denied_at: Mutex::default(),
             busy_at: Mutex::default(),
@@ -375,6 +372,12 @@ fn is_due(last: &Mutex<Option<Instant>>) -> bool {
 /// Returns true for the users who are always allowed: root, and the agent's own.
 fn is_own(uid: u32) -> bool {
     uid == 0 || uid == geteuid().as_raw()
+}
+
+/// Returns the owner of a follower, with the limit of its user.
+fn follower_owner(uid: u32) -> FollowerOwner {
+    let limit = if is_own(uid) { FOLLOWERS } else { FOLLOWERS / 2 };
+    FollowerOwner::User { uid, limit }
 }
 
 /// Returns the name of a process, with every byte that is not printable ASCII replaced by `?`: a

@@ -23,8 +23,14 @@ fn file(subject: &Subject<'_>) -> Vec<Check> {
     let file = subject.file.map_or("no file".to_owned(), |file| file.display().to_string());
     let check = format!("tap53 check-config --config {file}");
     match subject.config {
-        Ok(_) if subject.file.is_none() => vec![Check::ok(AREA, "defaults and flags; no --config")],
-        Ok(_) => vec![Check::ok(AREA, file)],
+        Ok(_) if subject.file.is_none() => {
+            let reason = subject.discovered.unwrap_or("no --config");
+            vec![Check::ok(AREA, format!("defaults and flags; {reason}"))]
+        }
+        Ok(_) => {
+            let reason = subject.discovered.map_or_else(String::new, |it| format!(", {it}"));
+            vec![Check::ok(AREA, format!("{file}{reason}"))]
+        }
         Err(Error::Unreadable { cause, .. }) => {
             let fix = match cause.kind() {
                 std::io::ErrorKind::PermissionDenied => format!("chmod a+r {file}"),
@@ -80,7 +86,13 @@ mod tests {
         .unwrap();
         let look_at = |file: &Path| {
             let config = Config::load(Some(file), &Overrides::default());
-            look(&Subject { config: &config, file: Some(file), interfaces_named: true, live: None })
+            look(&Subject {
+                config: &config,
+                file: Some(file),
+                discovered: None,
+                interfaces_named: true,
+                live: None,
+            })
         };
         let checks = look_at(&path);
         let fixes: Vec<_> = checks.iter().filter_map(|check| check.fix.as_deref()).collect();

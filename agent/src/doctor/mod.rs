@@ -19,6 +19,7 @@ mod kafka;
 mod kernel;
 mod kubernetes;
 mod live;
+mod otlp;
 mod outputs;
 mod privileges;
 mod registry;
@@ -121,6 +122,8 @@ pub struct Subject<'a> {
     pub config: &'a Result<Config, Error>,
     /// The configuration's file.
     pub file: Option<&'a Path>,
+    /// The reason for this file, or for none, if no flag names it.
+    pub discovered: Option<&'static str>,
     /// Set if the file or a flag names interfaces: an interface that cannot be captured from is a
     /// failure only then.
     pub interfaces_named: bool,
@@ -165,11 +168,43 @@ pub fn examine(subject: &Subject<'_>) -> Report {
     }
     checks.extend(control::look(config));
     checks.extend(config.map(telemetry::look));
+    checks.extend(config.and_then(otlp::look));
     checks.extend(clock::look());
     if let Some(server) = subject.live {
         checks.extend(live::look(config, server));
     }
+    if home == Home::Kubernetes {
+        for check in &mut checks {
+            check.fix = check.fix.take().map(fix_of_pod);
+        }
+    }
     Report::new(checks)
+}
+
+/// Programs in fixes that the image lacks, and that inspect the network, which pod and node share.
+const NETWORK_PROGRAMS: [&str; 6] = ["nc", "openssl", "curl", "getent", "ss", "kcat"];
+
+/// Programs in fixes that change or inspect the node.
+const NODE_PROGRAMS: [&str; 16] = [
+    "apt", "chmod", "chown", "chronyc", "cut", "date", "df", "dmesg", "ethtool", "grep", "install",
+    "ip", "ls", "mount", "sysctl", "tc",
+];
+
+/// Returns a fix that can be followed in a pod, whose image has no program but this one.
+fn fix_of_pod(fix: String) -> String {
+    let (program, rest) = fix.split_once(' ').unwrap_or((&fix, ""));
+    match program {
+        "sudo" => match rest.split_once("   # ") {
+            Some((_, comment)) => comment.trim_start_matches("or: ").to_owned(),
+            None => "securityContext: {capabilities: {add: [BPF, NET_ADMIN, PERFMON]}}".to_owned(),
+        },
+        "timedatectl" => "start an NTP client on the node, such as chronyd".to_owned(),
+        _ if NETWORK_PROGRAMS.contains(&program) => {
+            format!("kubectl debug -it POD --image=nicolaka/netshoot -- {fix}")
+        }
+        _ if NODE_PROGRAMS.contains(&program) => format!("on the node: {fix}"),
+        _ => fix,
+    }
 }
 
 /// The environment of this process, which decides how it is given a privilege.
@@ -194,6 +229,26 @@ impl Home {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fixes_in_a_pod_name_no_program_that_the_image_lacks() {
+        for (fix, in_pod) in [
+            (
+                "sudo tap53 doctor",
+                "securityContext: {capabilities: {add: [BPF, NET_ADMIN, PERFMON]}}",
+            ),
+            ("sudo tap53 doctor   # this needs CAP_NET_ADMIN", "this needs CAP_NET_ADMIN"),
+            ("timedatectl set-ntp true", "start an NTP client on the node, such as chronyd"),
+            (
+                "nc -vz kafka 9092",
+                "kubectl debug -it POD --image=nicolaka/netshoot -- nc -vz kafka 9092",
+            ),
+            ("ip link", "on the node: ip link"),
+            ("capture: {tc: auto}", "capture: {tc: auto}"),
+        ] {
+            assert_eq!(fix_of_pod(fix.to_owned()), in_pod);
+        }
+    }
 
     #[test]
     fn a_check_is_a_line_with_the_problem_and_the_fix_below() {

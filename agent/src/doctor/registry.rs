@@ -6,10 +6,7 @@
 use http::Uri;
 use tap53_ledger::SUMMARY_NAME;
 use tap53_records::encode::{self, Profile};
-use tap53_sinks::{
-    http_client,
-    registry::{Client, Compatibility, Error, Schema, cached_id},
-};
+use tap53_sinks::registry::{Client, Compatibility, Error, Schema, cached_id};
 
 use super::Check;
 use crate::config::{KafkaConfig, RegistryConfig, Warning};
@@ -206,14 +203,14 @@ fn host_and_port(url: &str) -> (String, u16) {
 fn fix(config: &RegistryConfig, subject: &str, schema: &Schema, error: &Error) -> String {
     let url = first(config);
     match error {
-        Error::Http(http_client::Error::File { path, .. }) => {
+        Error::Http(tap53_http::Error::File { path, .. }) => {
             format!("ls -l {}   # can this user read it?", path.display())
         }
-        Error::Http(http_client::Error::Unreachable(_)) => {
+        Error::Http(tap53_http::Error::Unreachable(_)) => {
             let (host, port) = host_and_port(url);
             format!("nc -vz {host} {port}   # does it run, is there a way?")
         }
-        Error::Http(http_client::Error::Untrusted(_)) => {
+        Error::Http(tap53_http::Error::Untrusted(_)) => {
             let (host, port) = host_and_port(url);
             format!(
                 "openssl s_client -connect {host}:{port} -showcerts </dev/null   # name its \

@@ -86,7 +86,8 @@ impl Keep {
     #[must_use]
     pub fn leaves_out(&self, transaction: &Transaction<'_>) -> bool {
         self.rules.as_ref().is_some_and(|rules| {
-            !rules.always_keeps(transaction, Signals::NONE) && !rules.most.holds(rules.by.hash(transaction))
+            !rules.always_keeps(transaction, Signals::NONE)
+                && !rules.most.holds(rules.by.hash(transaction))
         })
     }
 

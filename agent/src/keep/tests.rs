@@ -98,7 +98,8 @@ fn transactions_with_a_signal_are_kept_unless_the_list_lacks_them() {
 fn notable_and_slow_answers_are_always_kept() {
     let config = KeepConfig { slower: Some(Duration::from_millis(50)), ..least() };
     let keep = Keep::new(&config, 1.0);
-    let decide = |answer: &Answer<'_>| answer.with(|it| keep.decide(it, &Owner::default(), Signals::NONE));
+    let decide =
+        |answer: &Answer<'_>| answer.with(|it| keep.decide(it, &Owner::default(), Signals::NONE));
     let whole = Decision::Kept(Some(1_000_000));
     assert_eq!(decide(&plain("a.test")), Decision::LeftOut);
     assert_eq!(decide(&Answer { rcode: 3, ..plain("a.test") }), whole);
@@ -113,8 +114,9 @@ fn a_kind_that_is_not_listed_is_sampled_like_others() {
     let config = KeepConfig { always: [Notable::Error].into_iter().collect(), ..least() };
     let keep = Keep::new(&config, 1.0);
     for (rcode, is_kept) in [(2, true), (3, false)] {
-        let kept = Answer { rcode, ..plain("a.test") }
-            .with(|it| (keep.decide(it, &Owner::default(), Signals::NONE).is_kept(), !keep.leaves_out(it)));
+        let kept = Answer { rcode, ..plain("a.test") }.with(|it| {
+            (keep.decide(it, &Owner::default(), Signals::NONE).is_kept(), !keep.leaves_out(it))
+        });
         assert_eq!(kept, (is_kept, is_kept), "{rcode}");
     }
 }
@@ -176,7 +178,8 @@ fn weights_estimate_the_number_of_transactions() {
         let rcode = if number % 10 == 0 { 3 } else { 0 };
         let name = format!("n{number}.test");
         truth += 1.0;
-        let decision = Answer { rcode, ..plain(&name) }.with(|it| keep.decide(it, client, Signals::NONE));
+        let decision =
+            Answer { rcode, ..plain(&name) }.with(|it| keep.decide(it, client, Signals::NONE));
         if let Decision::Kept(per_million) = decision {
             let weight = 1e6 / f64::from(per_million.unwrap());
             estimate += weight;
@@ -192,7 +195,8 @@ fn weights_estimate_the_number_of_transactions() {
 fn a_sample_of_the_filter_is_part_of_the_weight() {
     let decide = |config: &KeepConfig, rcode| {
         let keep = Keep::new(config, 0.5);
-        Answer { rcode, ..plain("a.test") }.with(|it| keep.decide(it, &Owner::default(), Signals::NONE))
+        Answer { rcode, ..plain("a.test") }
+            .with(|it| keep.decide(it, &Owner::default(), Signals::NONE))
     };
     assert_eq!(decide(&KeepConfig::default(), 0), Decision::Kept(Some(500_000)));
     assert_eq!(decide(&least(), 3), Decision::Kept(Some(500_000)));

@@ -77,7 +77,7 @@ fn at_socket(client: &Client, name: &str) -> anyhow::Result<Following> {
             let record = match following.next(&mut line) {
                 Ok(Item::Line) => serde_json::from_slice(&line).map_err(|error| error.to_string()),
                 Ok(Item::Lost(_) | Item::Past(..)) => continue,
-                Ok(Item::End(reason)) => Err(reason),
+                Ok(Item::End(reason) | Item::Displaced(reason)) => Err(reason),
                 Err(error) => Err(error.to_string()),
             };
             let is_end = record.is_err();

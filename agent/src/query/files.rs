@@ -45,6 +45,8 @@ pub struct Outcome {
     pub ledgers: Vec<Ledger>,
     /// Files with ledger summaries, which are no records.
     pub summaries: Vec<PathBuf>,
+    /// Remarks about the records of an agent, for people.
+    pub notes: Vec<String>,
     /// Set if the question ended before the files did: by its limit, or because the reader of the result is gone.
     pub ended_early: bool,
 }
@@ -91,7 +93,7 @@ pub fn read_files(
 }
 
 /// Why a file is not read further.
-enum End {
+pub(super) enum End {
     /// The question needs no more records.
     Early,
     Failed(Error),
@@ -104,7 +106,7 @@ impl From<Error> for End {
 }
 
 impl End {
-    fn of(error: query::Error, file: &Path) -> Self {
+    pub(super) fn of(error: query::Error, file: &Path) -> Self {
         match error {
             query::Error::Limit => Self::Early,
             query::Error::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
@@ -147,8 +149,9 @@ fn replay(
     let sinks = vec![Collector::sink(sender, &ended)];
     let plan =
         Plan { files, speed: Speed::AsFast, messages: false, selection: Selection::default() };
-    // A question may name them, which is not known here.
-    let signals = SignalsConfig { enabled: true, ..config.signals.clone() };
+    // They take time, and nothing without the field can show them.
+    let enabled = receiver.reads("signals");
+    let signals = SignalsConfig { enabled, ..config.signals.clone() };
     let config = &Config { signals, ..config.clone() };
     let replay = Replay::start_with_sinks(config, &plan, sinks, &ended).map_err(Error::Start)?;
     let (taken, finished) = thread::scope(|scope| {

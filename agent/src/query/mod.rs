@@ -1,11 +1,13 @@
-//! Reads records for questions: from Avro files, and from capture files by a replay.
+//! Reads records for questions: from Avro files, from capture files by a replay, and from a running agent.
 //!
 //! ```text
 //!  Avro files ─▶ container ────────────────┐ blocks of records with their schema
 //!                                          ├─▶ tap53_query::Query
-//!  captures ─▶ replay ─▶ collector (sink) ─┘
+//!  captures ─▶ replay ─▶ collector (sink) ─┤
+//!  running agent ─▶ control socket ────────┘
 //! ```
 
+mod agent;
 mod collector;
 mod files;
 mod kinds;
@@ -18,8 +20,9 @@ use tap53_query::{
 };
 use tap53_records::encode::Profile;
 
-use crate::replay;
+use crate::{control::client, replay};
 
+pub use agent::{Window, read_agent};
 pub use files::{Outcome, read_files};
 pub use kinds::{Kind, kind_of};
 
@@ -75,6 +78,26 @@ pub enum Error {
     /// The schema of this program does not parse.
     #[error("the records of a replay: {0}")]
     Schema(String),
+    /// The agent refuses, or the connection to it fails.
+    #[error(transparent)]
+    Agent(#[from] client::Error),
+    /// The connection to the agent cannot be kept.
+    #[error("cannot follow the agent: {0}")]
+    Connection(std::io::Error),
+    /// The agent sends something else than records.
+    #[error("the agent at {}: {cause}", socket.display())]
+    Protocol {
+        /// The socket.
+        socket: PathBuf,
+        /// The cause.
+        cause: String,
+    },
+    /// Records of the agent are missing in the result.
+    #[error(
+        "{0} records of the agent were missed because this reader was slow: write the result to a file, \
+         or query files of the agent"
+    )]
+    Missed(u64),
     /// The result cannot be written.
     #[error("cannot write the result: {0}")]
     Output(std::io::Error),
@@ -82,6 +105,9 @@ pub enum Error {
 
 /// Receives blocks of records.
 pub trait Receiver: Send {
+    /// Returns true if the question needs a field.
+    fn reads(&self, field: &str) -> bool;
+
     /// Prepares to read records of a shape.
     ///
     /// # Errors
@@ -98,9 +124,19 @@ pub trait Receiver: Send {
         block: &[u8],
         records: u64,
     ) -> Result<(), query::Error>;
+
+    /// Passes on what is written so far, before a pause.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn flush(&mut self) -> Result<(), query::Error>;
 }
 
 impl<C: query::Consumer + Send> Receiver for query::Query<C> {
+    fn reads(&self, field: &str) -> bool {
+        Self::reads(self, field)
+    }
+
     fn projection(&self, shape: &avro::Shape) -> Result<Projection, FlatField> {
         Self::projection(self, shape)
     }
@@ -112,5 +148,9 @@ impl<C: query::Consumer + Send> Receiver for query::Query<C> {
         records: u64,
     ) -> Result<(), query::Error> {
         Self::take(self, projection, block, records)
+    }
+
+    fn flush(&mut self) -> Result<(), query::Error> {
+        Self::flush(self)
     }
 }

@@ -6,7 +6,6 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use tap53_capture::interfaces::{Interface, Names};
@@ -197,6 +196,8 @@ impl Player {
                 ifindex: 0,
                 hooks: ["file", "file"].map(str::to_owned),
                 counters: [Counters::default(); 2],
+                is_pair: false,
+                is_attached: true,
             });
         });
     }
@@ -386,12 +387,11 @@ impl Player {
     }
 }
 
-/// Returns the signals of a replay, if they are enabled or selected. It has no state: a domain is new where
-/// the files have it first.
-fn signals(config: &SignalsConfig, selection: &Selection) -> Option<SharedSignals> {
-    let config = SignalsConfig { learning: Duration::ZERO, state: None, ..config.clone() };
+/// Returns the signals of a replay that begins at this time, if they are enabled or selected.
+fn signals(config: &SignalsConfig, selection: &Selection, began_ns: u64) -> Option<SharedSignals> {
     let is_wanted = config.enabled || !selection.signals.is_empty();
-    is_wanted.then(|| SharedSignals::open(&config, 1, 0))
+    let began_us = i64::try_from(began_ns / 1_000).unwrap_or(i64::MAX);
+    is_wanted.then(|| SharedSignals::of_replay(config, began_us))
 }
 
 impl Epoch {
@@ -420,7 +420,7 @@ impl Epoch {
             each_message: messages,
             selection: (!selection.is_everything()).then(|| Arc::new(RecordFilter::new(selection))),
             chains: config.chains.tracker().map(|tracker| Chains::new(tracker, 1)),
-            signals: signals(&config.signals, selection),
+            signals: signals(&config.signals, selection, began_ns),
             ..Shared::new(&config.node, names)
         };
         let table = pairing(&config.pair).build(began_ns, ids, SharedNotes::default());

@@ -47,6 +47,7 @@ pub(super) fn between(
         };
         let of = InterfaceGap {
             name: after.name.clone(),
+            is_pair: after.is_pair,
             ingress: of(Direction::Ingress),
             egress: of(Direction::Egress),
         };

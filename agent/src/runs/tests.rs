@@ -9,8 +9,8 @@ const BOTH: [(u32, Directions); 1] = [(7, Directions::Both)];
 
 fn counts(packets: [u64; 2]) -> Vec<PacketCounts> {
     vec![
-        PacketCounts { name: "other".to_owned(), ifindex: 6, packets: [9_999; 2] },
-        PacketCounts { name: "eth0".to_owned(), ifindex: 7, packets },
+        PacketCounts { name: "other".to_owned(), ifindex: 6, is_pair: false, packets: [9_999; 2] },
+        PacketCounts { name: "eth0".to_owned(), ifindex: 7, is_pair: true, packets },
     ]
 }
 

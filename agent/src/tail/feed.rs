@@ -7,6 +7,7 @@ use tap53_records::encode::{self, Encode, Record, Row};
 use super::{
     LineFormat, PENDING_BYTES, Queue, Tails,
     counting::{self, WorkerTally},
+    datum,
     recent::{DatumEncoder, RecentRecords},
 };
 
@@ -37,6 +38,7 @@ struct Following {
 
 /// Encodes a record once for all followers of a format.
 struct Encoder {
+    format: LineFormat,
     encode: Box<dyn Encode>,
     line: Vec<u8>,
     /// Set if `line` is the current record's.
@@ -49,8 +51,8 @@ impl Feed {
     pub(crate) fn new(tails: Tails) -> Result<Self, encode::Error> {
         let mut encoders = Vec::with_capacity(LineFormat::ALL.len());
         for format in LineFormat::ALL {
-            let encode = format.format().build()?;
-            encoders.push(Encoder { encode, line: Vec::new(), written: false });
+            let encode = format.build()?;
+            encoders.push(Encoder { format, encode, line: Vec::new(), written: false });
         }
         let recent = tails.join().map(RecentRecords::new);
         // The first refresh sees another version.
@@ -99,7 +101,7 @@ impl Feed {
             recent.push(datum);
         }
         if !self.following.is_empty() {
-            self.push_to_each(record);
+            self.push_to_each(record, encoded);
         }
         if !self.tallies.is_empty() {
             counting::count(&mut self.tallies, record);
@@ -107,7 +109,7 @@ impl Feed {
     }
 
     #[cold]
-    fn push_to_each(&mut self, record: &Record<'_>) {
+    fn push_to_each(&mut self, record: &Record<'_>, encoded: Option<&[u8]>) {
         for encoder in &mut self.encoders {
             encoder.written = false;
         }
@@ -124,7 +126,7 @@ impl Feed {
             let Some(encoder) = self.encoders.get_mut(following.queue.format as usize) else {
                 continue;
             };
-            match encoder.line_of(record) {
+            match encoder.line_of(record, encoded) {
                 Some(line) => {
                     following.lines.extend_from_slice(line);
                     following.count += 1;
@@ -165,11 +167,15 @@ impl Following {
 
 impl Encoder {
     /// Returns the record's line, which the first call encodes; `None` if it cannot be encoded.
-    fn line_of(&mut self, record: &Record<'_>) -> Option<&[u8]> {
+    /// `encoded` is the record's Avro datum, if there is one.
+    fn line_of(&mut self, record: &Record<'_>, encoded: Option<&[u8]>) -> Option<&[u8]> {
         if !self.written {
             self.line.clear();
-            // An error leaves the line empty, and is not tried again.
-            let _ = self.encode.encode(record, &mut self.line);
+            match (self.format, encoded) {
+                (LineFormat::Avro, Some(datum)) => datum::push_line(datum, &mut self.line),
+                // An error leaves the line empty, and is not tried again.
+                _ => drop(self.encode.encode(record, &mut self.line)),
+            }
             self.written = true;
         }
         Some(self.line.as_slice()).filter(|line| !line.is_empty())

@@ -16,11 +16,14 @@
 //! - **A follower sees records as a sink does**: after the filter and the privacy rules of the
 //!   configuration. It selects by the values that are shown, so that a selection cannot reveal what is
 //!   hidden.
+//! - **A new follower always gets a place**: beyond [`FOLLOWERS`], the oldest one of the user with the
+//!   most of them is displaced. Otherwise, commands whose terminal is gone would keep others out.
 //! - **A follower may get counts in place of lines** ([`CountingTail`]): workers count for it, in bounded
 //!   memory, and no record is missed.
 //! - **A follower is no sink**: its lines are copies, and are not in the ledger.
 
 mod counting;
+mod datum;
 mod feed;
 mod queue;
 mod recent;
@@ -37,12 +40,15 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use counting::Tally;
+use datum::Base64Datum;
 use queue::Queue;
-use tap53_records::encode::{Format, TextOptions};
+use tap53_records::encode::{self, Encode, Format, TextOptions};
 
 pub use counting::{COUNTING_FOLLOWERS, CountingTail, TooManyCounting};
+pub use datum::datum_of_line;
 pub(crate) use feed::Feed;
 pub use recent::{Past, Wanted};
 pub use selection::{Known, RecordFilter, Refusal, Selection, label, rcode, signal};
@@ -72,13 +78,16 @@ pub enum LineFormat {
     /// The part of a record that people read, as one JSON object a line: a follower lays out the
     /// columns.
     Row,
+    /// The Avro datum of a record in the full profile, in base64. The answer to the request has its
+    /// schema, so that a command reads the records of an agent of another version.
+    Avro,
 }
 
 impl LineFormat {
     /// All formats, in index order.
-    const ALL: [Self; 4] = [Self::Json, Self::Text, Self::ColoredText, Self::Row];
+    const ALL: [Self; 5] = [Self::Json, Self::Text, Self::ColoredText, Self::Row, Self::Avro];
 
-    /// Returns the encoding of the lines.
+    /// Returns the encoding of the lines, or of what they have in base64.
     #[must_use]
     pub fn format(self) -> Format {
         match self {
@@ -86,6 +95,15 @@ impl LineFormat {
             Self::Text => Format::Text(TextOptions::default()),
             Self::ColoredText => Format::Text(TextOptions { color: true, ..Default::default() }),
             Self::Row => Format::Row,
+            Self::Avro => Format::AvroDatum,
+        }
+    }
+
+    /// Returns an encoder of lines.
+    fn build(self) -> Result<Box<dyn Encode>, encode::Error> {
+        match self {
+            Self::Avro => Ok(Box::new(Base64Datum::default())),
+            format => format.format().build(),
         }
     }
 }
@@ -107,10 +125,19 @@ struct Followed {
     workers: AtomicUsize,
 }
 
-/// The error of one follower too many.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there are {FOLLOWERS} followers already, which is the limit")]
-pub struct TooMany;
+/// The owner of a follower.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FollowerOwner {
+    /// A user of the control socket.
+    User {
+        /// The user's ID.
+        uid: u32,
+        /// Maximum number of followers of this user.
+        limit: usize,
+    },
+    /// A probe of the telemetry port. There are few, they end soon, and they are not displaced.
+    Probe,
+}
 
 impl Tails {
     /// Creates the followers of an agent whose workers keep recent records of `recent_bytes` each.
@@ -120,25 +147,25 @@ impl Tails {
     }
 
     /// Follows the records that match `selection`, from now on; with `past`, those of the past before
-    /// them.
-    ///
-    /// # Errors
-    /// [`TooMany`].
+    /// them. Displaces an older follower if the limit of all or of its owner is reached.
+    #[must_use]
     pub fn follow(
         &self,
+        owner: FollowerOwner,
         format: LineFormat,
         selection: &Selection,
         past: Option<Wanted>,
-    ) -> Result<Tail, TooMany> {
+    ) -> Tail {
+        let filter = RecordFilter::new(selection);
+        let queue = Arc::new(Queue::new(owner, format, filter, past.is_some()));
         let mut queues = self.queues();
-        if queues.len() >= FOLLOWERS {
-            return Err(TooMany);
+        if let Some(oldest) = displaced(&queues, owner) {
+            queues.remove(oldest).displaced.send_replace(true);
         }
-        let queue = Arc::new(Queue::new(format, RecordFilter::new(selection), past.is_some()));
         queues.push(queue.clone());
         self.0.version.fetch_add(1, Ordering::Release);
         drop(queues);
-        Ok(Tail { tails: self.clone(), queue, past })
+        Tail { tails: self.clone(), queue, past }
     }
 
     /// Returns true if the workers keep recent records.
@@ -190,6 +217,34 @@ impl Tails {
     }
 }
 
+/// Returns the index of the follower that a new one of `owner` displaces, if a limit is reached: the
+/// oldest one of this owner at its own limit, or else of the user with the most followers, so that no
+/// user can displace all others.
+fn displaced(queues: &[Arc<Queue>], owner: FollowerOwner) -> Option<usize> {
+    let count = |uid| queues.iter().filter(|queue| queue.owner.uid() == Some(uid)).count();
+    let first = |uid| queues.iter().position(|queue| queue.owner.uid() == Some(uid));
+    if let FollowerOwner::User { uid, limit } = owner
+        && count(uid) >= limit
+    {
+        return first(uid);
+    }
+    if queues.len() < FOLLOWERS {
+        return None;
+    }
+    let uids = queues.iter().filter_map(|queue| queue.owner.uid());
+    // The first of several maxima has the oldest follower.
+    uids.rev().max_by_key(|uid| count(*uid)).and_then(first)
+}
+
+impl FollowerOwner {
+    fn uid(self) -> Option<u32> {
+        match self {
+            Self::User { uid, .. } => Some(uid),
+            Self::Probe => None,
+        }
+    }
+}
+
 /// A follower's end of its queue. Dropping it removes the follower.
 #[derive(Debug)]
 pub struct Tail {
@@ -226,6 +281,12 @@ impl Tail {
     /// Waits until the queue has lines.
     pub async fn filled(&self) {
         self.queue.filled.notified().await;
+    }
+
+    /// Returns a receiver that turns true once a newer follower takes this one's place.
+    #[must_use]
+    pub fn displacement(&self) -> watch::Receiver<bool> {
+        self.queue.displaced.subscribe()
     }
 
     /// Takes the queue's lines: replaces `lines` by them, and returns the number of lines that were

@@ -5,15 +5,18 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
-use super::{LineFormat, QUEUE_BYTES, recent::Snapshot, selection::RecordFilter};
+use super::{FollowerOwner, LineFormat, QUEUE_BYTES, recent::Snapshot, selection::RecordFilter};
 
 /// A bounded queue that never blocks its writers: lines that do not fit are counted. After the first
 /// one, no line is added until the follower has emptied the queue, so that all lost lines are in one
 /// place, after the queued ones.
 #[derive(Debug)]
 pub(super) struct Queue {
+    pub(super) owner: FollowerOwner,
+    /// True once a newer follower has taken this one's place.
+    pub(super) displaced: watch::Sender<bool>,
     pub(super) format: LineFormat,
     pub(super) filter: RecordFilter,
     pub(super) filled: Notify,
@@ -34,8 +37,15 @@ struct Lines {
 }
 
 impl Queue {
-    pub(super) fn new(format: LineFormat, filter: RecordFilter, wants_past: bool) -> Self {
+    pub(super) fn new(
+        owner: FollowerOwner,
+        format: LineFormat,
+        filter: RecordFilter,
+        wants_past: bool,
+    ) -> Self {
         Self {
+            owner,
+            displaced: watch::Sender::new(false),
             wants_past,
             snapshots: Mutex::default(),
             format,

@@ -13,7 +13,7 @@ use std::ops::Range;
 
 use tap53_records::encode::{self, Encode, Profile, Row, push_json_line};
 
-use super::{LineFormat, selection::RecordFilter};
+use super::{LineFormat, datum::push_line, selection::RecordFilter};
 
 /// Size in bytes of the length that precedes a record.
 const LENGTH: usize = size_of::<u32>();
@@ -190,8 +190,13 @@ impl Past {
 impl LineFormat {
     /// Appends the line of a record in Avro.
     fn push_line(self, datum: &[u8], lines: &mut Vec<u8>) -> Result<(), encode::Error> {
-        if self == Self::Json {
-            return push_json_line(Profile::Full, datum, lines);
+        match self {
+            Self::Json => return push_json_line(Profile::Full, datum, lines),
+            Self::Avro => {
+                push_line(datum, lines);
+                return Ok(());
+            }
+            Self::Text | Self::ColoredText | Self::Row => {}
         }
         let mut json = Vec::new();
         push_json_line(Profile::Full, datum, &mut json)?;

@@ -14,7 +14,7 @@ use super::*;
 fn followed(format: LineFormat, selection: &Selection) -> (Tails, Feed, Tail) {
     let tails = Tails::default();
     let mut feed = Feed::new(tails.clone()).unwrap();
-    let tail = tails.follow(format, selection, None).unwrap();
+    let tail = tails.follow(user(0), format, selection, None);
     feed.refresh();
     (tails, feed, tail)
 }
@@ -44,7 +44,7 @@ fn each_follower_gets_its_format_and_a_worker_without_followers_writes_nothing()
     let mut feed = Feed::new(tails.clone()).unwrap();
     feed.refresh();
     push(&mut feed, 1);
-    let follow = |format| tails.follow(format, &Selection::default(), None).unwrap();
+    let follow = |format| tails.follow(user(0), format, &Selection::default(), None);
     let (json, text) = (follow(LineFormat::Json), follow(LineFormat::Text));
     let colored = follow(LineFormat::ColoredText);
     assert_eq!(taken(&text), (String::new(), 0));
@@ -64,7 +64,7 @@ fn each_follower_gets_its_format_and_a_worker_without_followers_writes_nothing()
 #[test]
 fn a_slow_follower_loses_lines_in_one_place_and_they_are_counted_exactly() {
     let (tails, mut feed, slow) = followed(LineFormat::Text, &Selection::default());
-    let fast = tails.follow(LineFormat::Text, &Selection::default(), None).unwrap();
+    let fast = tails.follow(user(0), LineFormat::Text, &Selection::default(), None);
     feed.refresh();
     const PUSHED: u64 = 20_000;
     let mut seen_fast = 0;
@@ -88,7 +88,8 @@ fn a_slow_follower_loses_lines_in_one_place_and_they_are_counted_exactly() {
 /// Two workers push, and the second one's lines would fit where the first one's did not.
 #[test]
 fn after_a_lost_line_none_is_added_until_the_queue_is_read() {
-    let queue = Queue::new(LineFormat::Text, RecordFilter::new(&Selection::default()), false);
+    let queue =
+        Queue::new(user(0), LineFormat::Text, RecordFilter::new(&Selection::default()), false);
     queue.push(b"one\n", 1, 0);
     queue.push(&vec![b'x'; QUEUE_BYTES], 7, 0);
     assert!(queue.is_full());
@@ -118,14 +119,50 @@ fn lines_of_two_workers_do_not_mix() {
     }
 }
 
+fn user(uid: u32) -> FollowerOwner {
+    FollowerOwner::User { uid, limit: FOLLOWERS }
+}
+
+fn is_displaced(tail: &Tail) -> bool {
+    *tail.displacement().borrow()
+}
+
+/// Returns the indexes of the displaced ones.
+fn displaced(followers: &[Tail]) -> Vec<usize> {
+    (0..followers.len()).filter(|at| is_displaced(&followers[*at])).collect()
+}
+
 #[test]
-fn followers_are_limited() {
+fn the_newest_follower_displaces_the_oldest() {
     let tails = Tails::default();
-    let follow = || tails.follow(LineFormat::Json, &Selection::default(), None);
-    let followers: Vec<Tail> = (0..FOLLOWERS).map(|_| follow().unwrap()).collect();
-    assert!(follow().is_err());
+    let follow = |owner| tails.follow(owner, LineFormat::Json, &Selection::default(), None);
+    let mut followers: Vec<Tail> = (0..FOLLOWERS).map(|_| follow(user(0))).collect();
+    assert!(displaced(&followers).is_empty());
+    followers.push(follow(user(0)));
+    assert_eq!((displaced(&followers), tails.followers()), (vec![0], FOLLOWERS));
+    // The end of a displaced one does not end another.
+    drop(followers.remove(0));
+    assert_eq!(tails.followers(), FOLLOWERS);
     drop(followers);
-    assert!(follow().is_ok());
+    assert_eq!(tails.followers(), 0);
+}
+
+#[test]
+fn no_user_displaces_all_others() {
+    let tails = Tails::default();
+    let follow = |owner| tails.follow(owner, LineFormat::Json, &Selection::default(), None);
+    let limited = |uid| FollowerOwner::User { uid, limit: 4 };
+    let mut followers = vec![follow(FollowerOwner::Probe), follow(user(0)), follow(user(0))];
+    followers.extend((0..4).map(|_| follow(limited(1_000))));
+    followers.push(follow(limited(1_001)));
+    assert_eq!((displaced(&followers), tails.followers()), (vec![], FOLLOWERS));
+    // At its own limit, a user displaces its own oldest.
+    followers.push(follow(limited(1_000)));
+    assert_eq!(displaced(&followers), [3]);
+    // The user with the most makes room for others.
+    followers.push(follow(limited(1_001)));
+    followers.push(follow(user(0)));
+    assert_eq!(displaced(&followers), [3, 4, 5]);
 }
 
 #[test]
@@ -297,8 +334,8 @@ async fn a_follower_gets_each_record_once_whenever_it_begins() {
         push(feed, 3);
     }
     let wanted = Wanted { last: Some(5), since_us: None };
-    let mut tail = tails.follow(LineFormat::Row, &Selection::default(), Some(wanted)).unwrap();
-    let other = tails.follow(LineFormat::Row, &Selection::default(), None).unwrap();
+    let mut tail = tails.follow(user(0), LineFormat::Row, &Selection::default(), Some(wanted));
+    let other = tails.follow(user(0), LineFormat::Row, &Selection::default(), None);
     // A worker that has not seen the follower yet.
     push(&mut feeds[0], 1);
     feeds.iter_mut().for_each(Feed::refresh);
@@ -321,7 +358,7 @@ async fn a_worker_that_does_not_answer_makes_the_past_incomplete() {
     feeds.iter_mut().for_each(Feed::refresh);
     push(&mut feeds[0], 3);
     let wanted = Wanted { last: Some(5), since_us: None };
-    let mut tail = tails.follow(LineFormat::Row, &Selection::default(), Some(wanted)).unwrap();
+    let mut tail = tails.follow(user(0), LineFormat::Row, &Selection::default(), Some(wanted));
     feeds[0].refresh();
     let past = tail.past().await.unwrap();
     assert_eq!((past.len(), past.is_complete()), (3, false));
@@ -387,4 +424,22 @@ fn response_codes_have_the_names_of_records() {
     for wrong in ["", "NXDOMAINS", "RCODE4096", "3"] {
         assert!(rcode(wrong).is_err(), "{wrong}");
     }
+}
+
+#[test]
+fn lines_of_avro_are_the_datum_whether_a_sink_has_encoded_it_or_not() {
+    let (_, mut feed, tail) = followed(LineFormat::Avro, &Selection::default());
+    samples::with_record("matched", |record| {
+        let mut datum = Vec::new();
+        Format::AvroDatum.build().unwrap().encode(record, &mut datum).unwrap();
+        feed.push(record, None);
+        feed.push(record, Some(&datum));
+        feed.deliver();
+        let (lines, lost) = taken(&tail);
+        assert_eq!((lines.lines().count(), lost), (2, 0));
+        for line in lines.lines() {
+            assert_eq!(datum_of_line(line.as_bytes()), Some(datum.clone()));
+        }
+    });
+    assert_eq!(datum_of_line(b"no base64!"), None);
 }

@@ -1,17 +1,19 @@
-//! The `telemetry` section: the port for probes and Prometheus.
+//! The `telemetry` section: the port for probes and Prometheus, and the export by OTLP.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
+use clap::ValueEnum;
 use serde::Serialize;
-use tap53_base::settings::{Section, as_milliseconds, boolean, milliseconds, text};
+use tap53_base::settings::{Section, as_milliseconds, boolean, choice, milliseconds, text};
+use tap53_otlp::config::OtlpConfig;
 
 /// Default port. Not 9153, which CoreDNS uses on many nodes.
 const PORT: u16 = 9530;
 
-/// The port for probes and Prometheus.
+/// The port for probes and Prometheus, and the export of metrics.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TelemetryConfig {
     /// Set if the agent opens the port; by default if the section exists.
@@ -21,6 +23,21 @@ pub struct TelemetryConfig {
     /// Time without a heartbeat of a worker after which the agent is not alive.
     #[serde(rename = "heartbeat_timeout_ms", serialize_with = "as_milliseconds")]
     pub heartbeat_timeout: Duration,
+    /// Collector that metrics are exported to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub otlp: Option<OtlpConfig>,
+    /// Series for interfaces of pods.
+    pub pod_interfaces: PodInterfaces,
+}
+
+/// Series for the ends of pairs (veth, netkit), of which there is one for each pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum PodInterfaces {
+    /// One for all of them.
+    Summed,
+    /// One for each of them.
+    Each,
 }
 
 /// The shortest [`heartbeat_timeout`](TelemetryConfig::heartbeat_timeout).
@@ -38,7 +55,15 @@ impl TelemetryConfig {
             heartbeat_timeout: section
                 .read("heartbeat_timeout_ms", milliseconds(SHORTEST_HEARTBEAT_TIMEOUT_MS..=600_000))
                 .unwrap_or(Duration::from_secs(15)),
+            otlp: section.optional_section("otlp", OtlpConfig::read).flatten(),
+            pod_interfaces: section.read("pod_interfaces", choice).unwrap_or(PodInterfaces::Summed),
         }
+    }
+
+    /// True if somebody reads the metrics.
+    #[must_use]
+    pub const fn is_read(&self) -> bool {
+        self.enabled || self.otlp.is_some()
     }
 }
 

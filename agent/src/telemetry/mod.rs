@@ -4,7 +4,7 @@
 //!  workers ── heartbeat ─▶ Liveness ──┬─▶ /livez
 //!  sinks ──── counts ────▶ Storing ─┐ │
 //!  interfaces ─ desired, observed ──┴─┴─▶ Health ─▶ /readyz, tap53 status --check
-//!  ledger, status, enrichment, control, process ──▶ families ─▶ /metrics, docs/metrics.md
+//!  ledger, status, enrichment, control, process ──▶ families ─▶ /metrics, export, docs/metrics.md
 //!  workers, sinks ─ timings, depths, librdkafka ──────┘
 //!  followers of the records ── confirmation ─▶ /probe
 //! ```
@@ -21,10 +21,12 @@ mod conditions;
 pub mod config;
 pub(crate) mod confirmation;
 mod data_path;
+mod export;
 mod families;
 mod health;
 pub mod log;
 mod process;
+mod reader;
 mod server;
 mod storing;
 mod text;
@@ -35,5 +37,7 @@ pub use self::log::{
 };
 pub use data_path::DataPath;
 pub(crate) use data_path::WorkerView;
+pub use export::Export;
 pub use health::{SinkReading, Vitals};
-pub use server::{Server, Sources};
+pub use reader::{Reader, Sources};
+pub use server::Server;

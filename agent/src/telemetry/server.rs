@@ -35,18 +35,16 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::sys::socket::{Backlog, listen as set_backlog};
-use tap53_attribution::Directory;
 use tap53_base::{
     admission::{Connection, ConnectionLimiter, Limits, Stage},
     clock::monotonic_ns,
     visible::visible,
-    vitals::{Liveness, Probe},
+    vitals::Probe,
 };
-use tap53_insight::DnsMetrics;
 use tap53_ledger::Published;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{mpsc, oneshot, watch},
+    sync::watch,
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -56,17 +54,10 @@ use self::{
     readings::Readings,
 };
 use super::{
-    data_path::DataPath,
-    families::Reading,
-    log::Log,
-    process::Process,
+    reader::Reader,
     text::{CONTENT_TYPE, exposition},
 };
-use crate::{
-    control::{self, Status},
-    tail::Tails,
-    telemetry::config::TelemetryConfig,
-};
+use crate::telemetry::config::TelemetryConfig;
 
 /// Connections at a time; some 20 KiB each.
 const CONNECTIONS: usize = 64;
@@ -95,25 +86,6 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause after accept(2) has failed, as it does without free file descriptors.
 const ACCEPT_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Sources of the probes and metrics.
-#[derive(Clone)]
-pub struct Sources {
-    /// The workers' heartbeats.
-    pub liveness: Liveness,
-    /// Channel to the run loop.
-    pub requests: mpsc::Sender<control::Request>,
-    /// Counts of the control socket.
-    pub control: Published<control::Counts>,
-    /// Followers of the records.
-    pub tails: Tails,
-    /// Owners of addresses.
-    pub owners: Directory,
-    /// View of the data path.
-    pub path: DataPath,
-    /// The log.
-    pub log: Log,
-}
-
 /// The telemetry port of a running agent. Dropping it closes the port.
 pub struct Server {
     stop: Option<watch::Sender<bool>>,
@@ -141,11 +113,9 @@ pub(super) struct Counts {
 type Answer = Response<Either<Full<Bytes>, probes::Lines>>;
 
 struct Context {
-    sources: Sources,
+    reader: Reader,
     readings: Readings,
     probes: Probes,
-    counts: Published<Counts>,
-    started_at_s: f64,
 }
 
 impl Server {
@@ -154,18 +124,15 @@ impl Server {
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub fn start(config: &TelemetryConfig, sources: Sources) -> io::Result<Self> {
+    pub fn start(config: &TelemetryConfig, reader: Reader) -> io::Result<Self> {
         if !config.enabled {
             return Ok(Self { stop: None, thread: None });
         }
         let (stop, stopped) = watch::channel(false);
-        let started_at_s = jiff::Timestamp::now().as_duration().as_secs_f64();
         let context = Arc::new(Context {
-            sources,
+            reader,
             readings: Readings::new(Instant::now()),
             probes: Probes::new(),
-            counts: Published::default(),
-            started_at_s,
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut last_error = String::new();
@@ -263,9 +230,9 @@ async fn serve(
                 Ok((stream, from)) => {
                     let admitted = admission.admit(peer(from.ip()));
                     let outcome = admitted.as_ref().map(|admitted| admitted.evicted);
-                    context.counts.update(|counts| counts.note(outcome));
+                    context.reader.port().update(|counts| counts.note(outcome));
                     if outcome != Some(None) {
-                        pressure.note(from.ip(), &context.counts, Instant::now());
+                        pressure.note(from.ip(), context.reader.port(), Instant::now());
                     }
                     if let Some(admitted) = admitted {
                         connections.spawn(connection(context.clone(), stream, admitted.connection));
@@ -339,7 +306,7 @@ async fn connection(context: Arc<Context>, stream: TcpStream, slot: Connection<I
     let answer = service_fn(|request: Request<Incoming>| {
         let context = context.clone();
         slot.enter(Stage::Working);
-        context.counts.update(|counts| counts.requests += 1);
+        context.reader.port().update(|counts| counts.requests += 1);
         async move {
             let answer = context.answer(request.method(), request.uri()).await;
             slot.enter(Stage::Writing);
@@ -368,7 +335,7 @@ async fn connection(context: Arc<Context>, stream: TcpStream, slot: Connection<I
                 "a connection at the telemetry port failed"
             );
         }
-        Ok(Err(_)) | Err(_) => context.counts.update(|counts| counts.timed_out += 1),
+        Ok(Err(_)) | Err(_) => context.reader.port().update(|counts| counts.timed_out += 1),
     }
 }
 
@@ -378,14 +345,16 @@ impl Context {
             return plain(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD\n".to_owned());
         }
         match uri.path() {
-            "/livez" => probe("live", &self.sources.liveness.reasons(monotonic_ns()).into()),
-            "/readyz" => match self.readings.read(|| self.status()).await {
+            "/livez" => {
+                probe("live", &self.reader.sources().liveness.reasons(monotonic_ns()).into())
+            }
+            "/readyz" => match self.readings.read(|| self.reader.status()).await {
                 Ok(reading) => probe("ready", &reading.status.health.ready),
                 Err(reason) => probe("ready", &vec![reason.to_owned()].into()),
             },
-            "/metrics" => match self.readings.read(|| self.status()).await {
+            "/metrics" => match self.readings.read(|| self.reader.status()).await {
                 Ok(reading) => {
-                    let metrics = || self.metrics(&reading.status).into();
+                    let metrics = || self.reader.read(&reading.status, exposition).into();
                     let text = reading.metrics.get_or_init(metrics).clone();
                     answer(StatusCode::OK, CONTENT_TYPE, Either::Left(text.into()))
                 }
@@ -397,7 +366,7 @@ impl Context {
     }
 
     async fn probe(&self, query: Option<&str>) -> Answer {
-        let probe = match self.probes.admit(&self.sources.tails, query) {
+        let probe = match self.probes.admit(&self.reader.sources().tails, query) {
             Ok(probe) => probe,
             Err(refusal @ Refusal::Name) => {
                 return plain(StatusCode::BAD_REQUEST, format!("{refusal}\n"));
@@ -406,43 +375,13 @@ impl Context {
                 return plain(StatusCode::SERVICE_UNAVAILABLE, format!("{refusal}\n"));
             }
         };
-        match self.readings.read(|| self.status()).await {
+        match self.readings.read(|| self.reader.status()).await {
             Ok(reading) => {
                 let lines = probe.lines(&reading.status);
                 answer(StatusCode::OK, "application/x-ndjson", Either::Right(lines))
             }
             Err(reason) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
         }
-    }
-
-    /// Requests the agent's status from the run loop; `None` if that has ended.
-    async fn status(&self) -> Option<Status> {
-        let (answer, answered) = oneshot::channel();
-        self.sources.requests.send(control::Request::Status { answer }).await.ok()?;
-        answered.await.ok()
-    }
-
-    fn metrics(&self, status: &Status) -> String {
-        let Sources { liveness, control, tails, owners, path, log, .. } = &self.sources;
-        let workers = path.workers.iter().map(|worker| worker.counts.read());
-        exposition(&Reading {
-            status,
-            heartbeats: liveness.heartbeats(),
-            now_ns: monotonic_ns(),
-            control: control.read(),
-            telemetry: self.counts.read(),
-            followers: tails.followers(),
-            follower_lines_lost: tails.lines_lost(),
-            follower_bytes: tails.bytes_waiting(),
-            enrichment: &owners.status(),
-            process: Process::read(self.started_at_s),
-            path,
-            policy: &path.rules.read().privacy,
-            dns_top: path.dns_metrics.as_ref().map(DnsMetrics::read_top).unwrap_or_default(),
-            log_lines: log.lines(),
-            workers: workers.collect(),
-            sink_states: path.sinks.iter().map(|sink| sink.sink.state()).collect(),
-        })
     }
 }
 

@@ -66,8 +66,8 @@ impl From<&Family> for Metric {
 /// interface can have the name of one that was removed.
 #[derive(Debug, Default)]
 pub(super) struct Series {
-    numbers: BTreeMap<Vec<String>, f64>,
-    histograms: BTreeMap<Vec<String>, Snapshot>,
+    pub(super) numbers: BTreeMap<Vec<String>, f64>,
+    pub(super) histograms: BTreeMap<Vec<String>, Snapshot>,
 }
 
 impl Series {
@@ -147,11 +147,12 @@ fn write_metric(text: &mut String, metric: &Metric, series: &Series) -> fmt::Res
     Ok(())
 }
 
+/// Converts nanoseconds to seconds.
 #[expect(
     clippy::cast_precision_loss,
     reason = "exact up to 2^53 ns, 104 days; then to a part in it"
 )]
-fn seconds(ns: u64) -> f64 {
+pub(super) fn seconds(ns: u64) -> f64 {
     ns as f64 / 1e9
 }
 

@@ -26,7 +26,8 @@ use tap53_transactions::pair::{Config, RecordIds, SharedNotes};
 use super::record::{MAX_RECORD_BYTES, limit};
 
 /// Everything that can be followed.
-const FOLLOWED: u32 = features::FRAGMENTS | features::VXLAN | features::GENEVE | features::GRE;
+const FOLLOWED: u32 =
+    features::FRAGMENTS | features::VXLAN | features::GENEVE | features::GRE | features::IPIP;
 
 const ETHERNET: u32 = 1;
 
@@ -142,6 +143,8 @@ impl Path {
             ifindex: 1,
             hooks: Default::default(),
             counters: *hook.counters(),
+            is_pair: false,
+            is_attached: true,
         };
         let sources = Sources {
             node: "node".into(),

@@ -5,7 +5,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use super::programs;
 use crate::{process::run, scratch};
@@ -44,6 +44,22 @@ pub fn render(arguments: &[&str]) -> Result<String> {
     template(&[&["--skip-tests"], arguments].concat())
 }
 
+/// The same, with what helm writes to standard error.
+///
+/// # Errors
+/// See [`render`].
+pub fn render_with_warnings(arguments: &[&str]) -> Result<(String, String)> {
+    let chart = chart();
+    let home = scratch::directory("helm")?;
+    let mut command = Command::new(programs()?.path("helm"));
+    command.args(["template", RELEASE]).arg(&chart).args(["--namespace", RELEASE, "--skip-tests"]);
+    let output = command.args(arguments).env("HOME", home.path()).output()?;
+    let (stdout, stderr) =
+        (String::from_utf8(output.stdout)?, String::from_utf8_lossy(&output.stderr).into_owned());
+    ensure!(output.status.success(), "{stderr}");
+    Ok((stdout, stderr))
+}
+
 /// The pod of `helm test`.
 ///
 /// # Errors
@@ -69,6 +85,19 @@ pub fn rendered_manifests() -> Result<String> {
     Ok(format!(
         "# Made of the chart by `cargo xtask manifests`: change deploy/helm/tap53 instead.\n{objects}"
     ))
+}
+
+/// Returns each file that the chart takes from elsewhere in `deploy/`, with its copy: helm reads no files
+/// outside of the chart's directory.
+#[must_use]
+pub fn copied_files() -> [(PathBuf, PathBuf); 4] {
+    let names = [
+        "prometheus/alerts.yaml",
+        "prometheus/dns-alerts.yaml",
+        "grafana/tap53.json",
+        "grafana/tap53-dns.json",
+    ];
+    names.map(|name| (deploy().join(name), chart().join("files").join(name)))
 }
 
 fn deploy() -> PathBuf {

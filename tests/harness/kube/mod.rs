@@ -40,7 +40,10 @@ use crate::{
 
 pub use account::Account;
 pub use audit::Request;
-pub use chart::{RELEASE, chart, helm, manifests, render, render_test, rendered_manifests};
+pub use chart::{
+    RELEASE, chart, copied_files, helm, manifests, render, render_test, render_with_warnings,
+    rendered_manifests,
+};
 pub use programs::{Programs, are_built, go, programs};
 
 /// Four seconds on a machine with nothing else to do.

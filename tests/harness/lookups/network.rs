@@ -40,7 +40,7 @@ pub(super) fn cluster(activity: &mut Activity<'_>) {
     match activity.random.below(10) {
         0..5 => {
             let name = format!("{service}.{}", search[0]);
-            let address = [10, 96, 0, Random::new(number as u64).below(200) as u8].into();
+            let address = [10, 96, 0, Random::new(number as u64).octet_below(200)].into();
             activity.found(&name, rtype::A, vec![Answer::address(address)]);
             activity.found(&name, rtype::AAAA, Vec::new());
         }

@@ -27,6 +27,11 @@ impl Random {
         usize::try_from(product >> 64).expect("below `end`")
     }
 
+    /// Returns a number below `end`.
+    pub fn octet_below(&mut self, end: u8) -> u8 {
+        u8::try_from(self.below(end.into())).unwrap_or(u8::MAX)
+    }
+
     /// Returns true with a probability of `percent`.
     pub fn chance(&mut self, percent: usize) -> bool {
         self.below(100) < percent

@@ -39,12 +39,8 @@ fn reputation(activity: &mut Activity<'_>, vendor: usize) {
     let malicious = random.chance(1);
     match vendor % 3 {
         0 => {
-            let number = 4 + usize::from(malicious);
-            activity.found(
-                &name,
-                rtype::A,
-                vec![Answer::address([127, 0, 0, number as u8].into())],
-            );
+            let number = 4 + u8::from(malicious);
+            activity.found(&name, rtype::A, vec![Answer::address([127, 0, 0, number].into())]);
         }
         1 => {
             let verdict = if malicious { "v=2 r=bad" } else { "v=2 r=clean ttl=300" };
@@ -98,7 +94,7 @@ fn listed(activity: &mut Activity<'_>, name: &str, is_listed: bool) {
     if !is_listed {
         return activity.absent(name, rtype::A);
     }
-    let code = 2 + activity.random.below(10) as u8;
+    let code = 2 + activity.random.octet_below(10);
     activity.found(name, rtype::A, vec![Answer::address([127, 0, 0, code].into())]);
     let text =
         format!("Listed: see the page of this list, reference {}", activity.random.below(1 << 20));

@@ -23,7 +23,7 @@ impl Activity<'_> {
     /// A fifth of the office is behind a forwarder, which is one client.
     fn at_workstation(&mut self) {
         let number = self.random.below(WORKSTATIONS);
-        self.client = if number % 5 == 0 { server(50) } else { workstation(number) };
+        self.client = if number.is_multiple_of(5) { server(50) } else { workstation(number) };
     }
 }
 

@@ -37,15 +37,15 @@ def rclass(number):
 def header(identifier, bits, counts):
     """What is in the first twelve bytes."""
     return {
-        "id": identifier,
+        "dns_id": identifier,
         "response": bits & 0x8000 != 0,
         "opcode": opcode(bits >> 11 & 15),
-        "aa": bits & 0x0400 != 0,
-        "tc": bits & 0x0200 != 0,
-        "rd": bits & 0x0100 != 0,
-        "ra": bits & 0x0080 != 0,
-        "ad": bits & 0x0020 != 0,
-        "cd": bits & 0x0010 != 0,
+        "authoritative": bits & 0x0400 != 0,
+        "truncated": bits & 0x0200 != 0,
+        "recursion_desired": bits & 0x0100 != 0,
+        "recursion_available": bits & 0x0080 != 0,
+        "authentic_data": bits & 0x0020 != 0,
+        "checking_disabled": bits & 0x0010 != 0,
         "rcode": rcode(bits & 15),
         "question_count": counts[0],
         "answer_count": counts[1],
@@ -56,6 +56,17 @@ def header(identifier, bits, counts):
 
 def questions(entries):
     """`entries` are (name, type, class); the first has fields of its own."""
-    shown = [{"qname": name, "qtype": rtype(kind), "qclass": rclass(of)} for name, kind, of in entries]
-    first = shown[0] if shown else {"qname": None, "qtype": None, "qclass": None}
-    return {**first, "more_questions": shown[1:]}
+    shown = [{"name": name, "type": rtype(kind), "class": rclass(of)} for name, kind, of in entries]
+    first = shown[0] if shown else {}
+    return {**{f"q{field}": first.get(field) for field in ("name", "type", "class")}, "more_questions": shown[1:]}
+
+
+def endpoints(is_response, source, destination):
+    """The fields of (address, port) of the sender and of the receiver."""
+    client, server = (destination, source) if is_response else (source, destination)
+    return {
+        "client_address": client[0],
+        "client_port": client[1],
+        "server_address": server[0],
+        "server_port": server[1],
+    }

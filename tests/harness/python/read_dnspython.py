@@ -238,9 +238,17 @@ class Reader:
             "rcode": mnemonics.rcode(self.rcode),
             **mnemonics.questions(self.questions),
             "answers": self.answers,
-            "edns": self.edns.shown if self.edns else None,
+            **self.edns_fields(),
             "parse_status": "NOT_DNS" if self.is_other_protocol() else self.flaws[0],
         }
+
+    def edns_fields(self):
+        """Those of the query or of the response; the other's are null."""
+        nothing = {field: [] if field == "edns_options" else None for field in Edns(0, 0).shown}
+        sides = {"query": nothing, "response": nothing}
+        if self.edns:
+            sides["response" if self.bits & 0x8000 else "query"] = self.edns.shown
+        return {f"{side}_{field}": value for side, fields in sides.items() for field, value in fields.items()}
 
     def is_other_protocol(self):
         """True for a header that no DNS message has: see docs/decisions/messages.md."""
@@ -258,16 +266,16 @@ class Edns:
 
     def __init__(self, rclass, ttl):
         self.shown = {
-            "version": ttl >> 16 & 0xFF,
-            "udp_payload_size": rclass,
-            "dnssec_ok": ttl & 0x8000 != 0,
+            "edns_version": ttl >> 16 & 0xFF,
+            "edns_udp_size": rclass,
+            "edns_dnssec_ok": ttl & 0x8000 != 0,
             "client_subnet": None,
             "nsid": None,
             "cookie": None,
             "extended_error": None,
             "extended_error_text": None,
-            "padding": None,
-            "options": [],
+            "edns_padding": None,
+            "edns_options": [],
         }
 
     def read(self, octets):
@@ -290,14 +298,14 @@ class Edns:
         return well_formed
 
     def other(self, code, value):
-        self.shown["options"].append({"code": code, "value": value.hex()})
+        self.shown["edns_options"].append({"code": code, "data": value.hex()})
 
     def take(self, code, value):
         """Puts an option where it belongs; false if there is no place for it, or it is taken."""
         if code == dns.edns.EDE:
             return self.extended_error(value)
         if code == dns.edns.PADDING:
-            return self.put(padding=len(value))
+            return self.put(edns_padding=len(value))
         if code == dns.edns.ECS and len(value) >= 4 and value[:2] == b"\0\0" and not self.shown["client_subnet"]:
             # No family, hence no address; dnspython refuses it, RFC 7871 does not.
             if any(value):

@@ -3,8 +3,8 @@
     read_page.py FILE
 
 It must be well-formed XML, and the HTML parser must find the same elements: `elements` counts them by
-name, `attributes` lists the names of all attributes, `loaded` what the page would load, and `cells` has
-the texts of the cells of its tables.
+name, `attributes` lists the names of all attributes, `loaded` what the page would load, `cells` has the
+texts of the cells of its tables, and `definitions` those of its list of definitions.
 """
 
 import collections
@@ -20,8 +20,8 @@ class Page(html.parser.HTMLParser):
         self.elements = collections.Counter()
         self.attributes = set()
         self.loaded = []
-        self.cells = []
-        self.in_cell = False
+        self.texts = {"td": [], "dd": []}
+        self.inside = None
 
     def handle_starttag(self, tag, attributes):
         self.elements[tag] += 1
@@ -29,17 +29,17 @@ class Page(html.parser.HTMLParser):
             self.attributes.add(name)
             if name in ("src", "href", "srcset", "action", "data"):
                 self.loaded.append(value)
-        if tag == "td":
-            self.in_cell = True
-            self.cells.append("")
+        if tag in self.texts:
+            self.inside = tag
+            self.texts[tag].append("")
 
     def handle_endtag(self, tag):
-        if tag == "td":
-            self.in_cell = False
+        if tag == self.inside:
+            self.inside = None
 
     def handle_data(self, data):
-        if self.in_cell:
-            self.cells[-1] += data
+        if self.inside:
+            self.texts[self.inside][-1] += data
 
 
 def main(arguments):
@@ -60,7 +60,8 @@ def main(arguments):
                 "elements": page.elements,
                 "attributes": sorted(page.attributes),
                 "loaded": page.loaded,
-                "cells": page.cells,
+                "cells": page.texts["td"],
+                "definitions": page.texts["dd"],
             }
         )
     )

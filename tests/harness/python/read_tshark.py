@@ -146,14 +146,13 @@ def packet_messages(packet):
         elif name in ("udp", "tcp"):
             transport = (name.upper(), number(proto, f"{name}.srcport"), number(proto, f"{name}.dstport"))
         elif name == "dns" and shown(proto, "dns.flags") is not None:
+            content = message(proto)
+            source, destination = zip(network, transport[1:])
             found.append({
-                "frame": frame,
+                "response_frame" if content["response"] else "query_frame": frame,
                 "transport": transport[0],
-                "src": network[0],
-                "src_port": transport[1],
-                "dst": network[1],
-                "dst_port": transport[2],
-                **message(proto),
+                **mnemonics.endpoints(content["response"], source, destination),
+                **content,
                 "malformed": False,
             })
         elif name == "_ws.malformed" and found:

@@ -124,6 +124,13 @@ pub(super) const NEEDS: &[Need] = &[
     Need::program(Purpose::Test, "tshark", &["tshark"], "the independent dissector"),
     Need::program(Purpose::Test, "qemu-system-x86_64", &["qemu-system-x86"], "older kernels"),
     Need::program(Purpose::Test, "promtool", &["prometheus"], "checking metrics and alerts"),
+    // 100 MB to download, and 290 MB of disk.
+    Need::program(
+        Purpose::Test,
+        "chromium-headless-shell",
+        &["chromium-headless-shell", "fonts-dejavu-core"],
+        "looking at pages",
+    ),
     Need::program(Purpose::Test, "busybox", &["busybox-static"], "older kernels"),
     Need::program(Purpose::Test, "cpio", &["cpio"], "older kernels"),
     Need::program(

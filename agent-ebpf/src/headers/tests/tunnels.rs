@@ -37,8 +37,8 @@ fn the_packet_in_every_tunnel_is_found() {
                 // If tunnels are not followed, it is what the outer packet is.
                 let outcome = parse(&*frame, None, features::FRAGMENTS, in_set);
                 let reason = match carrier {
-                    GRE => Counter::UnreadEncapsulation,
-                    _ => Counter::NotDns,
+                    UDP => Counter::NotDns,
+                    _ => Counter::UnreadEncapsulation,
                 };
                 assert_eq!(outcome, Err(reason));
                 for length in 0..usize::from(headers.payload_offset) {

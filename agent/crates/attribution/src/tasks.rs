@@ -1,8 +1,8 @@
 //! The tasks of the watches' thread: one for each watch, and those that look after the directory.
 
-use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::HashSet, io, net::IpAddr, sync::Arc, time::Duration};
 
-use tap53_base::addresses;
+use tap53_base::addresses::{self, AddressChanges};
 use tokio::{
     sync::{mpsc, watch as latest},
     time::{MissedTickBehavior, interval, sleep},
@@ -18,8 +18,14 @@ use crate::{
     watch_coordinator::{JobQuery, WatchCoordinator, now_us},
 };
 
-/// Interval at which expired claims are removed and the addresses of this host are read.
+/// Interval at which expired claims are removed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Interval at which the addresses of this host are read if the kernel does not announce changes.
+const ADDRESS_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Minimum interval between two readings of the addresses of this host: a bound on what changes cost.
+const MIN_ADDRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Interval between two Job queries.
 const JOB_QUERY_INTERVAL: Duration = Duration::from_millis(50);
@@ -47,7 +53,8 @@ pub(super) async fn run(
         tokio::spawn(follow_services(coordinator.clone(), services)),
         tokio::spawn(follow_nodes(coordinator.clone(), nodes, node.clone(), annotation)),
         tokio::spawn(resolve_jobs(coordinator.clone(), queries)),
-        tokio::spawn(sweep(coordinator, node)),
+        tokio::spawn(sweep(coordinator.clone())),
+        tokio::spawn(follow_local_addresses(coordinator, node)),
     ];
     for task in tasks {
         // A task ends only by a panic, which its thread has reported; the others continue.
@@ -185,25 +192,53 @@ async fn resolve_jobs(coordinator: Arc<WatchCoordinator>, mut queries: mpsc::Rec
     }
 }
 
-/// Removes expired claims, and reads the addresses of this host.
-async fn sweep(coordinator: Arc<WatchCoordinator>, node: String) {
+/// Removes expired claims.
+async fn sweep(coordinator: Arc<WatchCoordinator>) {
     let mut ticks = interval(SWEEP_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let local = local_addresses();
-        coordinator.change(|ownership| {
-            ownership.sweep(now_us());
-            ownership.local(&node, local);
-        });
+        coordinator.change(|ownership| ownership.sweep(now_us()));
     }
+}
+
+/// Reads the addresses of this host now, and whenever they change.
+async fn follow_local_addresses(coordinator: Arc<WatchCoordinator>, node: String) {
+    let mut changes = AddressChanges::open().map_err(|error| log_unannounced(&error)).ok();
+    loop {
+        // If they cannot be read, the known ones stay in use.
+        if let Ok(local) = local_addresses() {
+            coordinator.change(|ownership| ownership.local(&node, local));
+        }
+        sleep(MIN_ADDRESS_INTERVAL).await;
+        match &mut changes {
+            None => sleep(ADDRESS_INTERVAL).await,
+            Some(following) => {
+                if let Err(error) = following.changed().await {
+                    log_unannounced(&error);
+                    changes = None;
+                }
+            }
+        }
+    }
+}
+
+fn log_unannounced(error: &io::Error) {
+    tracing::warn!(
+        event = "addresses_not_announced",
+        %error,
+        "the kernel does not announce changes of this host's addresses: they are read every 30 s"
+    );
 }
 
 /// Returns the addresses of this host's interfaces: that of a bridge, from which the host reaches
 /// its pods, is not in the Node object. Link-local IPv6 addresses are useless without their
 /// interface.
-fn local_addresses() -> Vec<IpAddr> {
-    let Ok(addresses) = addresses::of_interfaces() else { return Vec::new() };
+///
+/// # Errors
+/// When the kernel does not list them.
+fn local_addresses() -> io::Result<Vec<IpAddr>> {
+    let addresses = addresses::of_interfaces()?;
     let addresses: HashSet<IpAddr> = addresses
         .filter(|(interface, _)| interface != IPVS_INTERFACE)
         .map(|(_, address)| address)
@@ -212,5 +247,5 @@ fn local_addresses() -> Vec<IpAddr> {
             IpAddr::V6(address) => !address.is_unicast_link_local(),
         })
         .collect();
-    addresses.into_iter().collect()
+    Ok(addresses.into_iter().collect())
 }

@@ -99,14 +99,6 @@ impl<P: Copy + Eq> ConnectionLimiter<P> {
         Some(Admission { connection, evicted })
     }
 
-    /// Admits a connection only if a slot is free. It is never evicted later.
-    pub fn admit_only(&self, peer: P) -> Option<Connection<P>> {
-        let mut slots = lock(&self.slots);
-        let of_peer = slots.open.iter().filter(|slot| slot.peer == peer).count();
-        let has_room = of_peer < self.limits.per_peer && slots.open.len() < self.limits.total;
-        has_room.then(|| self.open(&mut slots, peer, Stage::Working))
-    }
-
     fn open(&self, slots: &mut Slots<P>, peer: P, stage: Stage) -> Connection<P> {
         let (id, closed) = (slots.next_id, Arc::new(Notify::new()));
         slots.next_id += 1;
@@ -208,18 +200,6 @@ mod tests {
         assert!(admission.admit(6).is_none(), "all are being answered");
         drop(admitted);
         assert!(admission.admit(6).is_some_and(|admitted| admitted.evicted.is_none()));
-    }
-
-    #[test]
-    fn one_peer_leaves_slots_to_others_without_eviction_too() {
-        let admission = ConnectionLimiter::new(LIMITS);
-        let own: Vec<_> = (0..2).map(|_| admission.admit_only(1).unwrap()).collect();
-        assert!(admission.admit_only(1).is_none());
-        let other = admission.admit_only(2).unwrap();
-        assert!(own.iter().all(|connection| !is_evicted(connection)));
-        drop(own);
-        assert!(admission.admit_only(1).is_some());
-        drop(other);
     }
 
     #[test]

@@ -189,6 +189,19 @@ pub fn is_root_without_privileges() -> bool {
     DROPPING.load(Ordering::Relaxed) && unistd::geteuid().is_root()
 }
 
+/// Makes the permitted capabilities that capture needs effective in this thread. A program whose file
+/// has `cap_bpf+p`, as the image's has, starts without them.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn raise_permitted() -> Result<(), Error> {
+    let failed = || Error::caps("raise permitted capabilities");
+    let permitted = caps::read(None, CapSet::Permitted).map_err(failed())?;
+    let mut effective = caps::read(None, CapSet::Effective).map_err(failed())?;
+    effective.extend(retained(&permitted));
+    caps::set(None, CapSet::Effective, &effective).map_err(failed())
+}
+
 /// Drops, in the capture thread and after the programs are loaded, the capabilities that only
 /// loading needs. `works` returns true if maps can be used with the capabilities that are left; on
 /// a kernel that requires CAP_BPF for that, the thread retains it.

@@ -23,6 +23,8 @@ pub enum TunnelKind {
     Geneve,
     /// RFC 2784.
     Gre,
+    /// RFC 2003, RFC 4213.
+    Ipip,
 }
 
 impl TunnelKind {
@@ -33,6 +35,7 @@ impl TunnelKind {
             Self::Vxlan => "VXLAN",
             Self::Geneve => "GENEVE",
             Self::Gre => "GRE",
+            Self::Ipip => "IPIP",
         }
     }
 }
@@ -42,7 +45,7 @@ impl TunnelKind {
 pub struct Tunnel {
     /// Kind of the tunnel.
     pub kind: TunnelKind,
-    /// VXLAN or Geneve network identifier (24 bits), or GRE key; `None` for GRE without one.
+    /// VXLAN or Geneve network identifier (24 bits), or GRE key; `None` for IPIP, and GRE without one.
     pub id: Option<u32>,
 }
 

@@ -358,6 +358,7 @@ fn tunnel(header: &RecordHeader) -> Result<Option<Tunnel>, PacketLoss> {
         record::tunnel::VXLAN => TunnelKind::Vxlan,
         record::tunnel::GENEVE => TunnelKind::Geneve,
         record::tunnel::GRE => TunnelKind::Gre,
+        record::tunnel::IPIP => TunnelKind::Ipip,
         _ => return Err(PacketLoss::RecordMismatch),
     };
     Ok(Some(Tunnel { kind, id: header.has(flags::TUNNEL_ID).then_some(header.tunnel_id) }))

@@ -46,7 +46,7 @@ pub use key::OTHER;
 pub use latency::{BOUNDS_NS, Latencies};
 pub use pair::PairCounts;
 pub use reading::{Reading, TopReading};
-pub use registry::Usage;
+pub use registry::{Usage, WorkloadKind};
 pub use top::{Counter, SpaceSaving};
 
 /// The metrics of all workers. Cheap to clone.

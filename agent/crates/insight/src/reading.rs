@@ -1,6 +1,6 @@
 //! The side of the reader: sums over the workers, with labels.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use tap53_transactions::privacy::{Policy, Side};
 
@@ -8,7 +8,7 @@ use crate::{
     cell::{SeriesCell, TopCell, TopList},
     key::{Ends, OTHER},
     pair::PairCounts,
-    registry::{Registry, Usage, labels_of, shown_address},
+    registry::{ClientLabels, Registry, Usage, WorkloadKind, labels_of, shown_address},
     top::{Counter, merged},
 };
 
@@ -51,6 +51,16 @@ impl Reading {
         });
     }
 
+    /// Returns the kinds of the clients' workloads, by namespace and workload.
+    #[must_use]
+    pub fn workload_kinds(&self) -> BTreeMap<[String; 2], WorkloadKind> {
+        let kind = |labels: &ClientLabels| {
+            let ClientLabels { namespace, workload, kind } = labels;
+            Some(([namespace, workload].map(|label| label.to_string()), (*kind)?))
+        };
+        self.registry.clients.with(|clients| clients.values().filter_map(kind).collect())
+    }
+
     /// Returns the sum over all series.
     #[must_use]
     pub fn transactions(&self) -> u64 {
@@ -76,7 +86,7 @@ impl Reading {
 
 /// The labels of clients and servers by their tags.
 struct Labels<'a> {
-    clients: &'a hashbrown::HashMap<u64, [Box<str>; 2]>,
+    clients: &'a hashbrown::HashMap<u64, ClientLabels>,
     servers: &'a hashbrown::HashMap<u64, String>,
 }
 
@@ -119,7 +129,7 @@ impl<T: Clone + Eq + std::hash::Hash> List<T> {
 
     /// Returns the most frequent items by their shown form. Items with the same form are one.
     fn shown(&self, most: usize, form: impl Fn(&T) -> String) -> Vec<Counter<String>> {
-        let mut sums = std::collections::BTreeMap::<String, (u64, u64)>::new();
+        let mut sums = BTreeMap::<String, (u64, u64)>::new();
         for Counter { item, count, error } in &self.counters {
             let sum = sums.entry(form(item)).or_default();
             *sum = (sum.0 + count, sum.1 + error);

@@ -6,7 +6,7 @@ use std::{
 };
 
 use hashbrown::DefaultHashBuilder;
-use tap53_records::encode::Record;
+use tap53_records::encode::{Attribution, Identity, Record};
 use tap53_transactions::privacy::{Policy, Side};
 
 use crate::{
@@ -22,8 +22,50 @@ pub(crate) const MAX_SERVERS: usize = 64;
 /// Lines of a histogram of one pair: its buckets, sum and count.
 const SERIES_PER_PAIR: usize = 16;
 
-/// Labels of a client: namespace and workload.
-pub(crate) type ClientLabels = [Box<str>; 2];
+/// Labels of a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ClientLabels {
+    pub(crate) namespace: Box<str>,
+    pub(crate) workload: Box<str>,
+    pub(crate) kind: Option<WorkloadKind>,
+}
+
+/// Kind of a client's workload, as far as other systems have a name of their own for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WorkloadKind {
+    /// `CronJob`.
+    CronJob,
+    /// `DaemonSet`.
+    DaemonSet,
+    /// `Deployment`.
+    Deployment,
+    /// `Job`.
+    Job,
+    /// `Pod`, where it has no workload.
+    Pod,
+    /// `ReplicaSet`.
+    ReplicaSet,
+    /// `StatefulSet`.
+    StatefulSet,
+}
+
+impl WorkloadKind {
+    fn of(identity: &Identity) -> Option<Self> {
+        if identity.attribution != Attribution::Pod {
+            return None;
+        }
+        Some(match identity.workload_kind.as_deref() {
+            None => Self::Pod,
+            Some("CronJob") => Self::CronJob,
+            Some("DaemonSet") => Self::DaemonSet,
+            Some("Deployment") => Self::Deployment,
+            Some("Job") => Self::Job,
+            Some("ReplicaSet") => Self::ReplicaSet,
+            Some("StatefulSet") => Self::StatefulSet,
+            Some(_) => return None,
+        })
+    }
+}
 
 /// A server, which is shown by its name or, under the privacy rules, by its address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,9 +185,18 @@ impl Registry {
 }
 
 fn client_labels(by: ClientLabel, record: &Record<'_>) -> ClientLabels {
-    let workload = record.client.identity().workload();
-    let is_hidden = by == ClientLabel::Namespace && !workload.namespace.is_empty();
-    [workload.namespace.into(), if is_hidden { "" } else { workload.name }.into()]
+    let identity = record.client.identity();
+    let workload = identity.workload();
+    let namespace = workload.namespace.into();
+    match by {
+        ClientLabel::Namespace if !workload.namespace.is_empty() => {
+            ClientLabels { namespace, workload: "".into(), kind: None }
+        }
+        ClientLabel::Namespace | ClientLabel::Workload => {
+            let kind = WorkloadKind::of(identity);
+            ClientLabels { namespace, workload: workload.name.into(), kind }
+        }
+    }
 }
 
 fn server(record: &Record<'_>) -> Server {
@@ -159,7 +210,7 @@ fn server(record: &Record<'_>) -> Server {
 /// Returns the labels of a client by its tag.
 pub(crate) fn labels_of(clients: &hashbrown::HashMap<u64, ClientLabels>, client: u64) -> [&str; 2] {
     match clients.get(&client) {
-        Some([namespace, workload]) => [namespace, workload],
+        Some(ClientLabels { namespace, workload, .. }) => [namespace, workload],
         None => [OTHER; 2],
     }
 }

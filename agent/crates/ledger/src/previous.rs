@@ -104,6 +104,9 @@ pub struct Gap {
 pub struct InterfaceGap {
     /// Its name now.
     pub name: String,
+    /// True for ends of pairs, of which there is one for each pod.
+    #[serde(skip)]
+    pub is_pair: bool,
     /// Packets that arrived, where that direction is captured.
     pub ingress: Option<Bounds>,
     /// Packets that left, where that direction is captured.

@@ -7,7 +7,7 @@ use tap53_reasons::Fate;
 use super::{
     RegistryCounts,
     stage::{ByReason, Stage, Term, Total},
-    stages::{Fragments, SpoolHistory},
+    stages::{Fragments, Hook, SpoolHistory},
     statement::{Interface, Ledger, Sink},
 };
 
@@ -50,12 +50,31 @@ impl Ledger {
     /// Writes the interfaces; several without a packet are one line.
     fn write_interfaces(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let is_idle = |it: &&Interface| it.ingress.seen == 0 && it.egress.seen == 0;
-        let (idle, busy): (Vec<_>, Vec<_>) = self.interfaces.iter().partition(is_idle);
+        let (shown, detached) = self.shown_and_detached();
+        let (idle, busy): (Vec<&Interface>, Vec<_>) = shown.iter().copied().partition(is_idle);
         if idle.len() < MIN_FOLDED {
-            return self.interfaces.iter().try_for_each(|interface| write_interface(f, interface));
+            shown.into_iter().try_for_each(|interface| write_interface(f, interface))?;
+        } else {
+            busy.into_iter().try_for_each(|interface| write_interface(f, interface))?;
+            writeln!(f, "  {} interfaces without a packet", idle.len())?;
         }
-        busy.into_iter().try_for_each(|interface| write_interface(f, interface))?;
-        writeln!(f, "  {} interfaces without a packet", idle.len())
+        if detached.is_empty() {
+            return Ok(());
+        }
+        let hooks = detached.iter().flat_map(|of| [&of.ingress, &of.egress]);
+        write_stage(f, "detached interfaces", &Hook::sum(hooks))?;
+        writeln!(f)
+    }
+
+    /// Returns the interfaces with lines of their own, and those that share one: several that are
+    /// detached, while there are others.
+    fn shown_and_detached(&self) -> (Vec<&Interface>, Vec<&Interface>) {
+        let (attached, detached): (Vec<_>, Vec<_>) =
+            self.interfaces.iter().partition(|interface| interface.is_attached);
+        if attached.is_empty() || detached.len() < MIN_FOLDED {
+            return (self.interfaces.iter().collect(), Vec::new());
+        }
+        (attached, detached)
     }
 
     fn write_packets(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

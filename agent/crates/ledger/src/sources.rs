@@ -16,6 +16,10 @@ pub struct InterfaceCounts {
     pub hooks: [String; 2],
     /// Counters for each direction.
     pub counters: [Counters; 2],
+    /// True for ends of pairs, of which there is one for each pod.
+    pub is_pair: bool,
+    /// False once it is detached.
+    pub is_attached: bool,
 }
 
 /// Everything that a ledger is made from.

@@ -47,6 +47,12 @@ pub struct Interface {
     /// Number of the interface.
     pub ifindex: u32,
     pub(crate) hooks: BTreeMap<&'static str, String>,
+    /// True for ends of pairs, of which there is one for each pod.
+    #[serde(skip)]
+    pub is_pair: bool,
+    /// False once it is detached.
+    #[serde(skip)]
+    pub is_attached: bool,
     /// Packets that arrived.
     pub ingress: Hook,
     /// Packets that left.

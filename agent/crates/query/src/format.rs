@@ -31,7 +31,7 @@ pub fn push_csv_text(text: &[u8], out: &mut Vec<u8>) {
 /// Returns a duration for people, with three digits.
 #[must_use]
 pub fn humane_duration(nanoseconds: i64) -> String {
-    let units = [("ns", 1.0), ("µs", 1e3), ("ms", 1e6), ("s", 1e9)];
+    let units = [("ns", 1.0), ("µs", 1e3), ("ms", 1e6), ("s", 1e9), ("m", 6e10), ("h", 3.6e12)];
     // Precise enough for three digits.
     #[allow(clippy::cast_precision_loss)]
     let value = nanoseconds as f64;

@@ -21,3 +21,4 @@ pub mod page;
 pub mod query;
 pub mod report;
 pub mod row;
+pub mod signals;

@@ -30,6 +30,14 @@ pub trait Consumer {
     /// When it cannot be written.
     fn take(&mut self, row: &Row<'_, '_>) -> io::Result<()>;
 
+    /// Passes on what is written so far, before a pause. Only lines are.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Writes what is left.
     ///
     /// # Errors
@@ -69,6 +77,11 @@ impl<C: Consumer> Query<C> {
         Self { fields, matcher, consumer, limit, counts: Counts::default() }
     }
 
+    /// Returns true if the question needs a field.
+    pub fn reads(&self, field: &str) -> bool {
+        self.fields.contains(field)
+    }
+
     /// Prepares to read records of a shape.
     ///
     /// # Errors
@@ -100,6 +113,14 @@ impl<C: Consumer> Query<C> {
             }
             Ok(())
         })
+    }
+
+    /// Passes on what is written so far, before a pause.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn flush(&mut self) -> Result<(), Error> {
+        Ok(self.consumer.flush()?)
     }
 
     /// Returns the numbers of records so far.

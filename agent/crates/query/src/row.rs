@@ -149,6 +149,12 @@ impl Fields {
             self.names.len() - 1
         }))
     }
+
+    /// Returns true if a field has a slot.
+    #[must_use]
+    pub fn contains(&self, name: &str) -> bool {
+        self.names.iter().any(|known| known == name)
+    }
 }
 
 /// A field that a file has in another form.

@@ -1,21 +1,15 @@
 //! Bursts of registrable domains that do not exist, by client: malware that generates domains tries many
 //! until one exists.
 
-use crate::striped::Entry;
-
-/// An interval in seconds. Counts are halved at its end.
-const INTERVAL_S: u32 = 32;
-
-/// Time for which a client is marked after its last burst, in seconds.
-const MARK_S: u32 = 120;
+use crate::{striped::Entry, window::Window};
 
 /// Minimum number of different domains that do not exist, if most of them look generated.
 const MIN_DOMAINS: u16 = 30;
 
-/// Minimum number if they do not: of 128 bits for domains, so many are set after about 60.
+/// Minimum number if they do not. About 60 domains set so many of the 128 bits.
 const MIN_WORDS: u16 = 50;
 
-/// One in so many domains that exist is counted, by its hash. So most of them cost nothing.
+/// One in this number of the domains that exist is counted, by its hash: most of them cost nothing.
 const RESOLVED_SAMPLE: u64 = 8;
 
 /// The counts of a client.
@@ -23,8 +17,7 @@ const RESOLVED_SAMPLE: u64 = 8;
 pub(crate) struct Burst {
     /// A bit for each domain of this interval, by its hash.
     domains: [u64; 2],
-    interval: u32,
-    marked_until_s: u32,
+    window: Window,
     counted: u16,
     generated: u16,
     /// A bit for each sampled domain of this interval that exists, by its hash.
@@ -52,10 +45,10 @@ impl Burst {
             if self.counted >= MIN_DOMAINS && is_mostly_generated
                 || self.counted >= MIN_WORDS && self.is_mostly_missing()
             {
-                self.marked_until_s = now_s.saturating_add(MARK_S);
+                self.window.mark(now_s);
             }
         }
-        now_s < self.marked_until_s
+        self.window.is_marked(now_s)
     }
 
     /// Counts a domain of the sample that exists: a forwarder has the misspelled names of many people, and
@@ -72,10 +65,8 @@ impl Burst {
     }
 
     fn age(&mut self, now_s: u32) {
-        let interval = now_s / INTERVAL_S;
-        let passed = interval.saturating_sub(self.interval).min(15);
+        let passed = self.window.advance(now_s);
         if passed > 0 {
-            self.interval = interval;
             self.domains = [0; 2];
             self.resolved_domains = 0;
             self.counted >>= passed;
@@ -87,9 +78,7 @@ impl Burst {
 
 impl Entry for Burst {
     fn worth(&self, now_s: u32) -> u32 {
-        let passed = (now_s / INTERVAL_S).saturating_sub(self.interval).min(15);
-        let is_marked = now_s < self.marked_until_s;
-        u32::from(self.counted >> passed) + if is_marked { 1 << 16 } else { 0 }
+        self.window.worth(self.counted, now_s)
     }
 }
 

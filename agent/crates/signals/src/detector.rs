@@ -10,7 +10,8 @@ use crate::{
     recent::Recent,
     signal::{Signal, Signals},
     state::Shared,
-    tunnel::{INTERVAL_S, Sign},
+    tunnel::Sign,
+    window::INTERVAL_S,
 };
 
 const NOERROR: u16 = 0;

@@ -16,7 +16,8 @@
 //!   entry that is worth least.
 //! - **A worker takes no lock for a name that the client looked up a moment ago.** Domains are in a table
 //!   of atomics. Tunnels and bursts have locks, which are taken for conspicuous exchanges only.
-//! - **Time is an argument**, so that a capture that is replayed has the signals of the live one.
+//! - **Time is an argument**, so that a replayed capture has the signals of the live one. The hashes of a
+//!   replay have fixed keys: it has the same signals each time.
 
 #![forbid(unsafe_code)]
 
@@ -32,6 +33,7 @@ mod state;
 mod state_file;
 mod striped;
 mod tunnel;
+mod window;
 
 pub use config::SignalsConfig;
 pub use detector::{Detector, Exchange};

@@ -3,8 +3,8 @@
 use tap53_dns::below;
 
 /// Returns true if the text of an address is private: RFC 1918, shared (RFC 6598), link-local, unique
-/// local (RFC 4193), or of the host itself. Such as `127.0.0.2`, which block lists answer, and `0.0.0.0`,
-/// which filters answer, are not.
+/// local (RFC 4193), `127.0.0.1` or `::1`. Other addresses of the host are not: block lists answer with
+/// `127.0.0.2` and above, and filters with `0.0.0.0`.
 #[inline]
 pub(crate) fn is_private(address: &str) -> bool {
     match address.as_bytes() {

@@ -16,9 +16,9 @@ labels! {
         Dga = "DGA";
         /// A public name has a private address.
         Rebinding = "REBINDING";
-        /// The response says something else than an earlier one to the same query.
+        /// The response differs from an earlier one to the same query.
         ConflictingResponse = "CONFLICTING_RESPONSE";
-        /// The response repeats the question in other case.
+        /// The response repeats the name of the question in another case.
         CaseMismatch = "CASE_MISMATCH";
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     hash::{BuildHasher as _, Hasher as _, RandomState},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -9,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use hashbrown::DefaultHashBuilder;
+use foldhash::fast::SeedableRandomState;
 use parking_lot::Mutex;
 use siphasher::sip::SipHasher13;
 use tap53_base::{
@@ -46,7 +47,8 @@ pub struct SharedSignals {
 /// What workers share.
 pub(crate) struct Shared {
     pub(crate) config: SignalsConfig,
-    pub(crate) hasher: DefaultHashBuilder,
+    /// With random keys in a running agent, so that nobody can prepare names that share a bit or a bucket.
+    pub(crate) hasher: SeedableRandomState,
     pub(crate) internal: Suffixes,
     pub(crate) lookup_services: Suffixes,
     pub(crate) private_zones: Suffixes,
@@ -77,7 +79,7 @@ pub struct Usage {
     pub domains: u64,
     /// Number of domains that others replaced because the table is full.
     pub domains_replaced: u64,
-    /// Number of state files that were damaged and begun anew.
+    /// Number of state files that could not be used; the table was then empty.
     pub state_resets: u64,
     /// Number of attempts to write the state that failed.
     pub state_write_failures: u64,
@@ -88,10 +90,23 @@ impl SharedSignals {
     /// used is logged and counted, and is no error: domains are then new once more.
     #[must_use]
     pub fn open(config: &SignalsConfig, workers: usize, now_us: i64) -> Self {
-        let shared = Arc::new(Shared::open(config, workers, now_us));
+        let restored = Restored::open(config, workers, now_us);
+        let shared = Shared::new(config, workers, restored, SeedableRandomState::random());
+        let shared = Arc::new(shared);
         let writes = config.new_domains && config.state.is_some();
         let writer = writes.then(|| shared.clone().write_in_background()).flatten();
         Self { shared, _writer: writer.map(Arc::new) }
+    }
+
+    /// Creates the tables of a replay that begins at `now_us`. They have no state, so a domain is new where
+    /// the captures have it first, and the same captures have the same signals each time.
+    #[must_use]
+    pub fn of_replay(config: &SignalsConfig, now_us: i64) -> Self {
+        let config = SignalsConfig { learning: Duration::ZERO, state: None, ..config.clone() };
+        let identity = Identity { key: [0; 16], created_at_us: now_us };
+        let empty = Restored::empty(domains_bytes(&config, 1), identity);
+        let shared = Shared::new(&config, 1, empty, SeedableRandomState::fixed());
+        Self { shared: Arc::new(shared), _writer: None }
     }
 
     /// Creates the detector of one more worker.
@@ -138,16 +153,17 @@ impl std::fmt::Debug for SharedSignals {
 }
 
 impl Shared {
-    fn open(config: &SignalsConfig, workers: usize, now_us: i64) -> Self {
-        let memory = (config.max_memory_mib as usize) << 20;
-        let memory = memory.saturating_sub(workers.saturating_mul(Recent::BYTES)).max(1 << 20);
-        let domains_bytes = if config.new_domains { memory / 8 * 5 } else { 0 };
-        let resets = AtomicU64::new(0);
-        let (domains, identity) = restored(config, domains_bytes, &resets)
-            .unwrap_or_else(|| (FirstSeen::new(domains_bytes), Identity::new(now_us)));
+    fn new(
+        config: &SignalsConfig,
+        workers: usize,
+        restored: Restored,
+        hasher: SeedableRandomState,
+    ) -> Self {
+        let Restored { domains, identity, resets } = restored;
+        let memory = tables_bytes(config, workers);
         let learning_us = i64::try_from(config.learning.as_micros()).unwrap_or(i64::MAX);
         Self {
-            hasher: DefaultHashBuilder::default(),
+            hasher,
             internal: Suffixes::new(&config.internal_suffixes),
             lookup_services: Suffixes::new(
                 config.lookup_services.iter().chain(&config.internal_suffixes),
@@ -160,14 +176,14 @@ impl Shared {
             bursts: Striped::new(if config.dga { memory / 32 } else { 0 }),
             config: config.clone(),
             state: Mutex::default(),
-            resets,
+            resets: AtomicU64::new(resets),
             write_failures: AtomicU64::new(0),
         }
     }
 
     fn write_in_background(self: Arc<Self>) -> Option<Background> {
         self.write();
-        // Not the tables: they end with the last worker, and this thread with them.
+        // Weak: the tables are dropped with the last worker, and then this thread has nothing to write.
         let shared = Arc::downgrade(&self);
         let backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
         Background::start("signals-state", Requests::default(), backoff, move || {
@@ -243,29 +259,52 @@ impl Identity {
     }
 }
 
-/// Returns the table of the state file, if there is one that can be used.
-fn restored(
-    config: &SignalsConfig,
-    bytes: usize,
-    resets: &AtomicU64,
-) -> Option<(FirstSeen, Identity)> {
-    let path = config.state.as_ref().filter(|_| config.new_domains)?;
-    let loaded = StateFile::load(path).and_then(|loaded| {
-        let Some((identity, content)) = loaded else { return Ok(None) };
-        let domains = FirstSeen::new(bytes);
-        if domains.restore(&content) {
-            Ok(Some((domains, identity)))
+/// Returns the memory of the tables: what the detectors of the workers leave, but at least 1 MiB.
+fn tables_bytes(config: &SignalsConfig, workers: usize) -> usize {
+    let memory = (config.max_memory_mib as usize) << 20;
+    memory.saturating_sub(workers.saturating_mul(Recent::BYTES)).max(1 << 20)
+}
+
+fn domains_bytes(config: &SignalsConfig, workers: usize) -> usize {
+    if config.new_domains { tables_bytes(config, workers) / 8 * 5 } else { 0 }
+}
+
+/// The domains of the state file, or an empty table.
+struct Restored {
+    domains: FirstSeen,
+    identity: Identity,
+    /// Number of state files that could not be used.
+    resets: u64,
+}
+
+impl Restored {
+    fn open(config: &SignalsConfig, workers: usize, now_us: i64) -> Self {
+        let bytes = domains_bytes(config, workers);
+        let path = config.state.as_ref().filter(|_| config.new_domains);
+        let loaded = path.map_or(Ok(None), |path| Self::load(path, bytes));
+        let empty = || Self::empty(bytes, Identity::new(now_us));
+        loaded.map(|loaded| loaded.unwrap_or_else(empty)).unwrap_or_else(|error| {
+            tracing::warn!(
+                event = "signals_state_reset",
+                %error,
+                "cannot use the state of signals: it begins anew, and each domain is new once more"
+            );
+            Self { resets: 1, ..empty() }
+        })
+    }
+
+    fn empty(bytes: usize, identity: Identity) -> Self {
+        Self { domains: FirstSeen::new(bytes), identity, resets: 0 }
+    }
+
+    /// Reads the state file; returns `None` if there is none.
+    fn load(path: &Path, bytes: usize) -> Result<Option<Self>, Error> {
+        let Some((identity, content)) = StateFile::load(path)? else { return Ok(None) };
+        let restored = Self::empty(bytes, identity);
+        if restored.domains.restore(&content) {
+            Ok(Some(restored))
         } else {
-            Err(Error::Damaged { path: path.clone(), what: "a domain has a wrong checksum" })
+            Err(Error::Damaged { path: path.to_owned(), what: "a domain has a wrong checksum" })
         }
-    });
-    loaded.unwrap_or_else(|error| {
-        resets.fetch_add(1, Ordering::Relaxed);
-        tracing::warn!(
-            event = "signals_state_reset",
-            %error,
-            "cannot use the state of signals: it begins anew, and each domain is new once more"
-        );
-        None
-    })
+    }
 }

@@ -99,9 +99,11 @@ impl StateFile {
         Self::refuse_locked(path)?;
         let new = path.with_extension("new");
         let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
+        // Truncated after it is locked: another agent may be writing it.
+        options.write(true).create(true).truncate(false).mode(0o600);
         let file = open_own(&new, &mut options).map_err(Error::io("create", &new))?;
         file.try_lock().map_err(|_| Error::Locked(new.clone()))?;
+        file.set_len(0).map_err(Error::io("truncate", &new))?;
         file.set_len((PAGE_BYTES + table.bytes()) as u64).map_err(Error::io("extend", &new))?;
         let header = Header::page(identity, table.bytes() as u64);
         file.write_all_at(&header, 0).map_err(Error::io("write", &new))?;
@@ -171,5 +173,28 @@ impl Header {
         }
         let created_at_us = i64::from_le_bytes(*created);
         Ok((Identity { key: *key, created_at_us }, u64::from_le_bytes(*bytes)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_another_agent_is_creating_stays_as_it_is() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("domains");
+        let new = path.with_extension("new");
+        fs::write(&new, "of another agent").expect("it can be written");
+        let other = File::open(&new).expect("it is there");
+        other.try_lock().expect("nobody has it");
+        let (identity, table) = (Identity { key: [7; 16], created_at_us: 1 }, FirstSeen::new(1));
+        let create = || StateFile::create(&path, identity, &table);
+        assert!(matches!(create(), Err(Error::Locked(_))));
+        assert_eq!(fs::read(&new).expect("it is there"), b"of another agent");
+        drop(other);
+        assert!(create().is_ok());
+        let loaded = StateFile::load(&path).expect("it can be read");
+        assert_eq!(loaded.map(|(identity, _)| identity), Some(identity));
     }
 }

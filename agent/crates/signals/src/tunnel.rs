@@ -4,13 +4,7 @@
 //! carry data back. Block lists, antivirus services and content networks have many names too, but short
 //! ones, or those of a hash. Each name counts once in an interval.
 
-use crate::{shape::Shape, striped::Entry};
-
-/// An interval in seconds. Counts are halved at its end.
-pub(crate) const INTERVAL_S: u32 = 32;
-
-/// Time for which a tunnel is marked after its score was last reached, in seconds.
-const MARK_S: u32 = 120;
+use crate::{shape::Shape, striped::Entry, window::Window};
 
 /// Minimum number of different conspicuous names.
 const MIN_NAMES: u16 = 24;
@@ -90,8 +84,7 @@ const fn is_carrier(qtype: u16) -> bool {
 pub(crate) struct Tunnel {
     /// A bit for each name of this interval, by its hash.
     names: [u64; 2],
-    interval: u32,
-    marked_until_s: u32,
+    window: Window,
     counted: u16,
     long: u16,
     exotic: u16,
@@ -111,18 +104,15 @@ impl Tunnel {
             *word |= bit;
             self.add(sign);
             if self.score() >= THRESHOLD {
-                self.marked_until_s = now_s.saturating_add(MARK_S);
+                self.window.mark(now_s);
             }
         }
-        now_s < self.marked_until_s
+        self.window.is_marked(now_s)
     }
 
     fn age(&mut self, now_s: u32) {
-        let interval = now_s / INTERVAL_S;
-        // Workers may be a little apart: time never goes back here.
-        let passed = interval.saturating_sub(self.interval).min(15);
+        let passed = self.window.advance(now_s);
         if passed > 0 {
-            self.interval = interval;
             self.names = [0; 2];
             for count in self.counts() {
                 *count >>= passed;
@@ -178,15 +168,14 @@ impl Tunnel {
 
 impl Entry for Tunnel {
     fn worth(&self, now_s: u32) -> u32 {
-        let passed = (now_s / INTERVAL_S).saturating_sub(self.interval).min(15);
-        let is_marked = now_s < self.marked_until_s;
-        u32::from(self.counted >> passed) + if is_marked { 1 << 16 } else { 0 }
+        self.window.worth(self.counted, now_s)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::window::MARK_S;
 
     const LONG: &str = "a3kq0zj5vxw1ytre2hbn4mcpgsu5dflo3ia0qkzwv1xjy2trh4ebnmcp5\
                         .sgu0dlfo3i1akq5zwvxj2ytr4hebn0mcpsgu3dlf1oia";

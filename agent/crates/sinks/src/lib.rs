@@ -10,7 +10,6 @@
 pub mod config;
 mod container;
 mod file;
-pub mod http_client;
 mod kafka;
 mod oauth;
 mod queued;

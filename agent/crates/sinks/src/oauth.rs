@@ -8,7 +8,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use tap53_base::files::read_secret_text;
 
-use crate::{config::TokenEndpoint, http_client};
+use crate::config::TokenEndpoint;
 pub(crate) use token::Token;
 
 /// Reads a token (a JWT) from a file.
@@ -28,7 +28,7 @@ pub(crate) fn read_file(path: &Path) -> Result<Token, String> {
 /// # Errors
 /// The server's URL and the reason.
 pub(crate) fn request(endpoint: &TokenEndpoint) -> Result<Token, String> {
-    let answer = http_client::block_on(endpoint::request(endpoint));
+    let answer = tap53_http::block_on(endpoint::request(endpoint));
     answer
         .map_err(endpoint::Error::from)
         .flatten()

@@ -14,7 +14,7 @@ capture:
   ports: [0, 53, 70000, "53"]
   tunnels:
     - interfaces: ["eth["]
-      types: [vxlan, ipip]
+      types: [vxlan, 6in4]
       port: 4789
     - types: []
   vxlan_ports: [0]
@@ -50,7 +50,7 @@ sink: []
             "capture.ports[2]: 70000: must be a whole number from 1 to 65535, or one of mdns, llmnr",
             "capture.ports[3]: \"53\": must be a whole number from 1 to 65535, or one of mdns, llmnr",
             "capture.tunnels[0].interfaces[0]: \"eth[\": is not a shell pattern: invalid range pattern at character 4",
-            "capture.tunnels[0].types[1]: \"ipip\": must be one of vxlan, geneve, gre",
+            "capture.tunnels[0].types[1]: \"6in4\": must be one of vxlan, geneve, gre, ipip",
             "capture.tunnels[0].port: no such key",
             "capture.tunnels[1].interfaces: missing",
             "capture.tunnels[1].types: must not be empty",

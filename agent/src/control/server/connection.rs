@@ -9,6 +9,7 @@ use tap53_base::{
     vitals::{AUDIT, Probe},
 };
 use tap53_capture::interfaces::SwitchTo;
+use tap53_records::encode::Profile;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
@@ -16,7 +17,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Context, Counts, is_own};
+use super::{Context, Counts, follower_owner};
 use crate::{
     control::{
         count, follow,
@@ -49,12 +50,11 @@ impl Context {
             None => return,
             Some(Ok(Call::Tail { format, selection, past })) => {
                 let checked = self.check_interfaces(&selection).await;
-                let followed = checked
-                    .and_then(|()| self.follower(requester.uid))
-                    .and_then(|slot| Ok((slot, self.tail(format, *selection, past, &requester)?)));
+                let followed =
+                    checked.and_then(|()| self.tail(format, *selection, past, &requester));
                 match followed {
                     Err(fault) => error_line(&fault),
-                    Ok((_follower_slot, (tail, answer))) => {
+                    Ok((tail, answer)) => {
                         if self.write(&mut stream, &answer).await {
                             // Followers have their own limit.
                             drop(slot);
@@ -66,7 +66,7 @@ impl Context {
             }
             Some(Ok(Call::Top { selection })) => match self.top(*selection, &requester).await {
                 Err(fault) => error_line(&fault),
-                Ok((_follower_slot, counting)) => {
+                Ok(counting) => {
                     if self.write(&mut stream, &line(&serde_json::json!({ "ok": {} }))).await {
                         drop(slot);
                         count::report(&self, stream, counting).await;
@@ -202,15 +202,6 @@ impl Context {
         line(&Answer { ok: Whole { status, control }, ledger_text: status.ledger.to_string() })
     }
 
-    /// Returns a slot for a follower; root and the agent's own user need none.
-    fn follower(&self, uid: u32) -> Result<Option<Connection<u32>>, Fault> {
-        if is_own(uid) {
-            return Ok(None);
-        }
-        let slot = self.followers.admit_only(uid).ok_or_else(|| self.busy(uid))?;
-        Ok(Some(slot))
-    }
-
     /// Refuses interfaces that the agent does not know.
     async fn check_interfaces(&self, selection: &Selection) -> Result<(), Fault> {
         if selection.interfaces.is_empty() {
@@ -229,11 +220,13 @@ impl Context {
         &self,
         mut selection: Selection,
         requester: &Requester,
-    ) -> Result<(Option<Connection<u32>>, CountingTail), Fault> {
+    ) -> Result<CountingTail, Fault> {
         self.check_interfaces(&selection).await?;
-        let slot = self.follower(requester.uid)?;
         self.check_selection(&mut selection)?;
-        let counting = self.tails.count(&selection).map_err(|too_many| self.too_many(&too_many))?;
+        let counting = self.tails.count(&selection).map_err(|too_many| {
+            self.counts.update(|counts| counts.busy += 1);
+            Fault::new(Reason::Busy, too_many.to_string())
+        })?;
         let Requester { uid, pid, process } = requester;
         tracing::info!(
             target: AUDIT,
@@ -243,7 +236,7 @@ impl Context {
             process,
             "audit: follows the counts"
         );
-        Ok((slot, counting))
+        Ok(counting)
     }
 
     /// Checks a selection against the privacy rules, and normalizes its names.
@@ -251,11 +244,6 @@ impl Context {
         selection
             .check(&self.rules.read().privacy, &self.known)
             .map_err(|refusal| Fault::new(Reason::Refused, refusal.to_string()))
-    }
-
-    fn too_many(&self, error: &impl ToString) -> Fault {
-        self.counts.update(|counts| counts.busy += 1);
-        Fault::new(Reason::Busy, error.to_string())
     }
 
     /// Starts to follow the records; returns also the first line of the answer.
@@ -268,14 +256,12 @@ impl Context {
     ) -> Result<(Tail, Vec<u8>), Fault> {
         self.check_selection(&mut selection)?;
         if past.is_some() && !self.tails.keeps_recent() {
-            let message = "this agent keeps no recent records: control.recent_bytes is 0";
+            let message = "this agent keeps no recent records: control.recent_bytes is 0; set it to \
+                           4194304, for instance, for some 6,000 records";
             return Err(Fault::new(Reason::Refused, message));
         }
-        let tail = self
-            .tails
-            .follow(format, &selection, past.map(wanted))
-            .map_err(|too_many| self.too_many(&too_many))?;
         let Requester { uid, pid, process } = requester;
+        let tail = self.tails.follow(follower_owner(*uid), format, &selection, past.map(wanted));
         tracing::info!(
             target: AUDIT,
             event = "tail_started",
@@ -286,7 +272,11 @@ impl Context {
         );
         // None in practice: memory can be written to.
         let heading = format.format().heading().unwrap_or_default();
-        Ok((tail, line(&serde_json::json!({ "ok": { "heading": heading } }))))
+        let mut ok = serde_json::json!({ "heading": heading });
+        if format == LineFormat::Avro {
+            ok["schema"] = Profile::Full.schema_text().into();
+        }
+        Ok((tail, line(&serde_json::json!({ "ok": ok }))))
     }
 
     /// Writes an answer; returns false if it was not read in time.

@@ -5,12 +5,13 @@
 //! it, so that a query can do the sum as well.
 //!
 //! The number of series is bounded by the configuration, not by traffic: labels are reasons, of which
-//! the code has a list; sinks and workers; interfaces, of which `capture.max_interfaces` are attached at
-//! a time and the last 64 that are gone keep their names; resources of Kubernetes; at most 64 brokers; and
-//! in `dns.rs` workloads and servers up to `dns_metrics.max_series`. Addresses and names of packets are
-//! labels only there, as the privacy rules show them.
+//! the code has a list; sinks and workers; interfaces, of which ends of pairs are one unless
+//! `telemetry.pod_interfaces` is `each`, and the last 64 that are gone keep their names; resources of
+//! Kubernetes; at most 64 brokers; and in `dns.rs` workloads and servers up to `dns_metrics.max_series`.
+//! Addresses and names of packets are labels only there, as the privacy rules show them.
 
 mod dns;
+mod export;
 mod gap;
 mod health;
 mod hooks;
@@ -31,9 +32,10 @@ use tap53_base::vitals::{Heartbeat, SinkTimings};
 use tap53_capture::interfaces::InterfaceStatus;
 use tap53_ebpf::settings::Direction;
 use tap53_insight::TopReading;
-use tap53_ledger::{Agent, Deliveries, Hook, Stage, Total, WorkerCounts};
+use tap53_ledger::{Agent, Deliveries, Hook, Interface, Stage, Total, WorkerCounts};
 
 use super::{
+    config::PodInterfaces,
     data_path::DataPath,
     log::Lines,
     process::Process,
@@ -51,6 +53,7 @@ use tap53_transactions::privacy::Policy;
 /// The sources that metrics are read from.
 pub(super) struct Reading<'a> {
     pub(super) status: &'a Status,
+    pub(super) pod_interfaces: PodInterfaces,
     pub(super) heartbeats: &'a [Heartbeat],
     pub(super) now_ns: u64,
     pub(super) control: Counts,
@@ -92,6 +95,7 @@ pub(super) fn all() -> impl Iterator<Item = Metric> {
         .chain(own(health::FAMILIES))
         .chain(own(owners::FAMILIES))
         .chain(own(process::FAMILIES))
+        .chain(own(export::FAMILIES))
 }
 
 /// Reports each instance of a stage, with the values of its labels.
@@ -128,13 +132,42 @@ const fn agent<'a>(reading: &Reading<'a>) -> &'a Agent {
     &reading.status.ledger.agent
 }
 
-fn each_hook<'a>(reading: &Reading<'a>, mut report: impl FnMut([&'a str; 2], &'a Hook)) {
-    for interface in &reading.status.ledger.interfaces {
-        // The entry that sums up interfaces that are gone has their number in its name.
-        let gone = interface.ifindex == 0 && interface.name.ends_with(" earlier)");
-        let name = if gone { "(earlier)" } else { interface.name.as_str() };
+impl Reading<'_> {
+    /// Returns true if ends of pairs are one series.
+    fn sums_pairs(&self) -> bool {
+        self.pod_interfaces == PodInterfaces::Summed
+    }
+}
+
+/// Label of the sum of all ends of pairs.
+const PAIRS: &str = "(pairs)";
+
+/// Reports the hooks of each interface and direction, with the labels. Sums include interfaces that are
+/// gone, so that counters do not go back.
+fn each_hook(reading: &Reading<'_>, mut report: impl FnMut([&str; 2], &Hook)) {
+    let sums = reading.sums_pairs();
+    let (pairs, others): (Vec<_>, Vec<_>) =
+        reading.status.ledger.interfaces.iter().partition(|of| sums && of.is_pair);
+    for interface in others {
+        let name = label_of(interface);
         report([name, Direction::Ingress.name()], &interface.ingress);
         report([name, Direction::Egress.name()], &interface.egress);
+    }
+    if !pairs.is_empty() {
+        let ingress = Hook::sum(pairs.iter().map(|of| &of.ingress));
+        let egress = Hook::sum(pairs.iter().map(|of| &of.egress));
+        report([PAIRS, Direction::Ingress.name()], &ingress);
+        report([PAIRS, Direction::Egress.name()], &egress);
+    }
+}
+
+/// Returns the label of an interface. Entries that sum up those that are gone have their number in the
+/// name.
+fn label_of(interface: &Interface) -> &str {
+    match (interface.ifindex, interface.name.as_str()) {
+        (0, name) if name.ends_with(" earlier)") => "(earlier)",
+        (0, name) if name.ends_with(" earlier pairs)") => "(earlier pairs)",
+        (_, name) => name,
     }
 }
 
@@ -146,15 +179,39 @@ fn each_sink<'a>(reading: &Reading<'a>, mut report: impl FnMut(&'a str, &'a Deli
 
 /// Reports each interface and direction: name and direction, whether capture is wanted, and whether it
 /// captures.
-fn each_interface<'a>(reading: &Reading<'a>, mut report: impl FnMut([&'a str; 2], bool, bool)) {
+///
+/// Ends of pairs are summed as in [`each_hook`]: wanted if one is, and capturing if each of these is.
+fn each_interface(reading: &Reading<'_>, mut report: impl FnMut([&str; 2], bool, bool)) {
+    let sums = reading.sums_pairs();
+    let mut pairs: [Vec<(bool, bool)>; 2] = Default::default();
     for interface in &reading.status.interfaces {
-        let InterfaceStatus { name, ingress, egress, .. } = interface;
+        let InterfaceStatus { name, kind, ingress, egress, .. } = interface;
         for (direction, actual) in [(Direction::Ingress, ingress), (Direction::Egress, egress)] {
+            let wanted = interface.is_wanted(direction);
             let capturing = actual.capturing && actual.shadowed.is_none();
-            report([name, direction.name()], interface.is_wanted(direction), capturing);
+            if sums && PAIR_KINDS.contains(&kind.as_str()) {
+                pairs[direction as usize].push((wanted, capturing));
+            } else {
+                report([name, direction.name()], wanted, capturing);
+            }
         }
     }
+    for (direction, pairs) in Direction::ALL.into_iter().zip(pairs) {
+        if pairs.is_empty() {
+            continue;
+        }
+        let mut wanted = pairs.iter().filter(|(wanted, _)| *wanted).peekable();
+        let is_wanted = wanted.peek().is_some();
+        report(
+            [PAIRS, direction.name()],
+            is_wanted,
+            is_wanted && wanted.all(|(_, capturing)| *capturing),
+        );
+    }
 }
+
+/// Names of the kinds of [`Kind::is_pair`](tap53_capture::interfaces::Kind::is_pair).
+const PAIR_KINDS: [&str; 2] = ["veth", "netkit"];
 
 fn each_watch(reading: &Reading<'_>, report: impl FnMut(&WatchStatus)) {
     reading.enrichment.watches.iter().for_each(report);

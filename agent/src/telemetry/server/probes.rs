@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     control::Status,
-    tail::{FOLLOWERS, LineFormat, Selection, Tail, Tails},
+    tail::{FOLLOWERS, FollowerOwner, LineFormat, Selection, Tail, Tails},
     telemetry::confirmation::{Line, Recorded, SUFFIX, is_confirmed},
 };
 
@@ -72,7 +72,7 @@ impl Probes {
         }
         let slot = self.slots.clone().try_acquire_owned().map_err(|_| Refusal::Busy)?;
         let selection = Selection { qnames: vec![name.to_owned()], ..Selection::default() };
-        let tail = tails.follow(LineFormat::Json, &selection, None).map_err(|_| Refusal::Busy)?;
+        let tail = tails.follow(FollowerOwner::Probe, LineFormat::Json, &selection, None);
         Ok(Probe { tail, slot })
     }
 }

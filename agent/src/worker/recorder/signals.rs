@@ -20,9 +20,7 @@ pub(super) fn signals_of(
     let signals = from_anomalies(transaction);
     let Some(question) = first.message.question() else { return signals };
     let (query, response) = (transaction.query(), transaction.response());
-    let size = |seen: Option<&Observation>| {
-        seen.map_or(0, |seen| u32::try_from(seen.message.size).unwrap_or(u32::MAX))
-    };
+    let size = |seen: Option<&Observation>| seen.map_or(0, |seen| seen.message.size);
     let known = client.identity();
     let exchange = Exchange {
         at_us: clock.utc_us(first.at_ns),

@@ -1,11 +1,15 @@
 {{- define "tap53.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" -}}
-{{- else if contains .Chart.Name .Release.Name -}}
+{{- else if contains (include "tap53.name" .) .Release.Name -}}
 {{- .Release.Name | trunc 63 | trimSuffix "-" -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 63 | trimSuffix "-" -}}
+{{- printf "%s-%s" .Release.Name (include "tap53.name" .) | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
+{{- end -}}
+
+{{- define "tap53.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
 {{- define "tap53.serviceAccountName" -}}
@@ -18,7 +22,7 @@
 
 {{/* What selects the pods; must never change, since a DaemonSet's selector cannot. */}}
 {{- define "tap53.selectorLabels" -}}
-app.kubernetes.io/name: tap53
+app.kubernetes.io/name: {{ include "tap53.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
@@ -26,19 +30,24 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{ include "tap53.selectorLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/component: agent
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
 {{- end -}}
 
 {{- define "tap53.image" -}}
+{{- $registry := default .Values.image.registry (default dict .Values.global).imageRegistry -}}
+{{- $name := ternary .Values.image.repository (printf "%s/%s" $registry .Values.image.repository) (empty $registry) -}}
 {{- if .Values.image.digest -}}
-{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{ $name }}@{{ .Values.image.digest }}
 {{- else -}}
-{{ .Values.image.repository }}:{{ default .Chart.AppVersion .Values.image.tag }}
+{{ $name }}:{{ default .Chart.AppVersion .Values.image.tag }}
 {{- end -}}
 {{- end -}}
 
-{{/* Ports of the brokers and schema registries of all Kafka sinks, as a JSON list, sorted, without
-     duplicates. */}}
-{{- define "tap53.kafkaPorts" -}}
+{{/* Ports of the brokers and schema registries of all Kafka sinks, and of the collector that metrics are
+     exported to, as a JSON list, sorted, without duplicates. */}}
+{{- define "tap53.outgoingPorts" -}}
 {{- $ports := list -}}
 {{- range .Values.config.sinks -}}
 {{- if eq .type "kafka" -}}
@@ -53,6 +62,10 @@ app.kubernetes.io/component: agent
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- with ((.Values.config.telemetry | default dict).otlp | default dict).endpoint -}}
+{{- $port := regexFind ":[0-9]+$" (urlParse .).host | trimPrefix ":" -}}
+{{- $ports = append $ports (default (ternary "443" "80" (hasPrefix "https:" .)) $port) -}}
+{{- end -}}
 {{- $ports | uniq | sortAlpha | toJson -}}
 {{- end -}}
 
@@ -63,6 +76,15 @@ app.kubernetes.io/component: agent
 {{- default "127.0.0.1:9530" .listen -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+
+{{/* The port at which Prometheus finds the agents; refused where it cannot reach them. */}}
+{{- define "tap53.scrapedPort" -}}
+{{- $listen := include "tap53.telemetry" . -}}
+{{- if or (not $listen) (hasPrefix "127." $listen) (hasPrefix "[::1]" $listen) -}}
+{{- fail "podMonitor and serviceMonitor need config.telemetry.listen at an address that Prometheus reaches, such as 0.0.0.0:9530" -}}
+{{- end -}}
+{{- regexFind "[0-9]+$" $listen -}}
 {{- end -}}
 
 {{/* The same, as the node's own processes reach it. */}}
@@ -126,6 +148,17 @@ exec: {command: [/usr/bin/tap53, status, --check, live]}
 {{- end -}}
 {{- end -}}
 
+{{/* The liveness probe that waits for the agent: the kubelet reports each probe that fails as an Unhealthy
+     event, and a rollout waits for the first one that passes. */}}
+{{- define "tap53.startup" -}}
+{{- $probe := include "tap53.liveness" . | fromYaml -}}
+{{- with $probe.exec -}}
+exec: {command: [{{ join ", " (concat .command (list "--wait" "60s")) }}]}
+{{- else -}}
+{{- include "tap53.liveness" . -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The time to flush, and thirty seconds: to detach, for workers that empty full rings into a sink
      without room (200 ms a batch), and to write the last ledger. */}}
 {{- define "tap53.gracePeriod" -}}
@@ -145,7 +178,7 @@ exec: {command: [/usr/bin/tap53, status, --check, live]}
 {{- define "tap53.stateVolume" -}}
 {{- if kindIs "map" .Values.stateVolume -}}
 {{- toYaml .Values.stateVolume -}}
-{{- else if eq (toString .Values.stateVolume) "hostPath" -}}
+{{- else if or (not (hasKey .Values "stateVolume")) (eq (toString .Values.stateVolume) "hostPath") -}}
 hostPath: {path: /var/lib/tap53, type: DirectoryOrCreate}
 {{- end -}}
 {{- end -}}

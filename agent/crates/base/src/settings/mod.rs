@@ -8,7 +8,9 @@ mod problem;
 mod suggestion;
 mod tree;
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{
+    fs::OpenOptions, net::IpAddr, os::unix::fs::OpenOptionsExt, path::PathBuf, time::Duration,
+};
 
 use glob::Pattern;
 use ipnet::IpNet;
@@ -81,5 +83,24 @@ pub fn own_directory(text: &str, machine: Machine) -> Result<PathBuf, String> {
         Err("is not a directory".to_owned())
     } else {
         Ok(path)
+    }
+}
+
+/// Checks that a file can be read now, but not its content.
+///
+/// # Errors
+/// The reason why it cannot be read.
+pub fn readable_file(text: &str, machine: Machine) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if machine == Machine::Other {
+        return Ok(path);
+    }
+    // Otherwise, opening a pipe would wait for its writer.
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path);
+    let metadata = opened.and_then(|file| file.metadata());
+    match metadata {
+        Ok(metadata) if metadata.is_file() => Ok(path),
+        Ok(_) => Err("is not a file".to_owned()),
+        Err(error) => Err(format!("cannot be read: {error}")),
     }
 }

@@ -103,6 +103,8 @@ pub enum TunnelType {
     Geneve,
     /// GRE (RFC 2784, RFC 2890).
     Gre,
+    /// IPv4 and IPv6 in IP (RFC 2003, RFC 4213), as of Calico.
+    Ipip,
 }
 
 impl TunnelType {
@@ -112,6 +114,7 @@ impl TunnelType {
             Self::Vxlan => features::VXLAN,
             Self::Geneve => features::GENEVE,
             Self::Gre => features::GRE,
+            Self::Ipip => features::IPIP,
         }
     }
 }

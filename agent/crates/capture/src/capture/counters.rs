@@ -17,6 +17,8 @@ pub struct InterfaceCounters {
     pub attachment: Attachment,
     /// Counters of ingress and egress, summed over the CPUs.
     pub by_direction: [Counters; 2],
+    /// False once it is detached.
+    pub is_attached: bool,
 }
 
 /// Counts the ring items that each ring lost because it was full. Cheap to clone, for the workers.

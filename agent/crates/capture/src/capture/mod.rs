@@ -347,15 +347,16 @@ impl Capture {
         let mut lines: Vec<_> = self.retired.lines().cloned().collect();
         for attached in &self.attached {
             let by_direction = self.counted(attached)?.1;
-            lines.push(InterfaceCounters { attachment: attached.attachment.clone(), by_direction });
+            let attachment = attached.attachment.clone();
+            lines.push(InterfaceCounters { attachment, by_direction, is_attached: true });
         }
         Ok(lines)
     }
 
     /// Returns the number of detached interfaces that no longer have a line in [`Self::counters`],
-    /// and the sum of their counters.
+    /// and the sum of their counters: first of others than ends of pairs, then of those.
     #[must_use]
-    pub const fn retired(&self) -> (u64, [Counters; 2]) {
+    pub const fn retired(&self) -> [(u64, [Counters; 2]); 2] {
         self.retired.earlier()
     }
 

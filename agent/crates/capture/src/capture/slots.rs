@@ -75,14 +75,18 @@ const fn position(slot: u32) -> usize {
 pub(super) struct Retired {
     /// The latest ones, oldest first; after `trim`, at most [`RETIRED_LINES`].
     lines: VecDeque<InterfaceCounters>,
-    /// The number of earlier ones, and the sum of their counts.
-    earlier: (u64, Both),
+    /// The number of earlier ones, and the sum of their counts: of ends of pairs last, of others first.
+    earlier: Earlier,
 }
+
+/// Numbers of interfaces, and the sums of their counts: ends of pairs, of which there is one for each
+/// pod, are the second one.
+pub(super) type Earlier = [(u64, Both); 2];
 
 impl Retired {
     /// Adds the counts of a detached interface.
     pub(super) fn add(&mut self, attachment: Attachment, by_direction: Both) {
-        self.lines.push_back(InterfaceCounters { attachment, by_direction });
+        self.lines.push_back(InterfaceCounters { attachment, by_direction, is_attached: false });
     }
 
     /// Sums up the oldest lines beyond [`RETIRED_LINES`].
@@ -90,8 +94,10 @@ impl Retired {
         while self.lines.len() > RETIRED_LINES
             && let Some(oldest) = self.lines.pop_front()
         {
-            self.earlier.0 += 1;
-            add(&mut self.earlier.1, &oldest.by_direction);
+            let is_pair = oldest.attachment.interface.kind.is_pair();
+            let (count, sum) = &mut self.earlier[usize::from(is_pair)];
+            *count += 1;
+            add(sum, &oldest.by_direction);
         }
     }
 
@@ -109,8 +115,8 @@ impl Retired {
         self.lines.iter()
     }
 
-    /// Returns the number of interfaces without a line, and their sum.
-    pub(super) const fn earlier(&self) -> (u64, Both) {
+    /// Returns the numbers of interfaces without a line, and their sums.
+    pub(super) const fn earlier(&self) -> Earlier {
         self.earlier
     }
 }
@@ -169,7 +175,8 @@ mod tests {
             retired.trim();
         }
         assert_eq!(retired.lines().count(), RETIRED_LINES);
-        let (interfaces, mut sum) = retired.earlier();
+        let [others, (interfaces, mut sum)] = retired.earlier();
+        assert_eq!(others.0, 0, "all are veth devices");
         assert_eq!(interfaces, 1_000 - RETIRED_LINES as u64);
         retired.lines().for_each(|line| add(&mut sum, &line.by_direction));
         assert_eq!(sum, seen(1_000, 2_000));

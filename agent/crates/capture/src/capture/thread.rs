@@ -215,7 +215,7 @@ pub struct Counted {
     /// Result of [`Capture::counters`].
     pub interfaces: Vec<InterfaceCounters>,
     /// Result of [`Capture::retired`].
-    pub retired: (u64, [Counters; 2]),
+    pub retired: [(u64, [Counters; 2]); 2],
     /// Result of [`Capture::unconfigured`].
     pub unconfigured: [Counters; 2],
 }

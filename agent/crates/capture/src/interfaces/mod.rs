@@ -139,6 +139,14 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// Returns true for one end of a pair, of which there is one for each pod.
+    #[must_use]
+    pub const fn is_pair(&self) -> bool {
+        matches!(self, Self::Veth | Self::NetkitPrimary)
+    }
+}
+
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -178,6 +186,8 @@ pub struct PacketCounts {
     pub name: String,
     /// Its ifindex.
     pub ifindex: u32,
+    /// True for one end of a pair, see [`Kind::is_pair`].
+    pub is_pair: bool,
     /// Packets that arrived and that departed.
     pub packets: [u64; 2],
 }
@@ -192,8 +202,9 @@ pub fn packet_counts() -> Result<Vec<PacketCounts>, Error> {
     let messages = Socket::open()?.dump(request)?;
     let links = messages.into_iter().filter(|message| message.message_type == libc::RTM_NEWLINK);
     let counts = links.filter_map(|message| {
-        let Interface { name, ifindex, .. } = parse(&message.payload)?;
-        Some(PacketCounts { name, ifindex, packets: device::Link::new(message.payload).packets() })
+        let Interface { name, ifindex, kind, .. } = parse(&message.payload)?;
+        let packets = device::Link::new(message.payload).packets();
+        Some(PacketCounts { name, ifindex, is_pair: kind.is_pair(), packets })
     });
     Ok(counts.collect())
 }

@@ -50,6 +50,8 @@ fn ledger_of(counters: Counters, workers: WorkerCounts, sink: SinkCounts) -> Led
             ifindex: 5,
             hooks: ["xdp native".into(), "tcx".into()],
             counters: [counters, Counters::default()],
+            is_pair: false,
+            is_attached: true,
         }],
         workers,
         last_numbers: vec![1],

@@ -39,6 +39,8 @@ impl Interface {
             hooks,
             ingress: Hook::new(&counts.counters[Direction::Ingress as usize]),
             egress: Hook::new(&counts.counters[Direction::Egress as usize]),
+            is_pair: counts.is_pair,
+            is_attached: counts.is_attached,
         }
     }
 }
@@ -54,6 +56,13 @@ impl Hook {
             ignored: by_reason(Ignored, count),
             lost: by_reason(Lost, count),
         }
+    }
+
+    /// Adds up hooks.
+    pub fn sum<'a>(hooks: impl IntoIterator<Item = &'a Self>) -> Self {
+        let mut sum = Self::new(&Counters::default());
+        hooks.into_iter().for_each(|hook| sum.add(hook));
+        sum
     }
 
     fn add(&mut self, other: &Self) {
@@ -74,12 +83,7 @@ impl Hook {
 impl Ledger {
     /// Adds up all hooks.
     pub(crate) fn hooks(&self) -> Hook {
-        let mut sum = Hook::new(&Counters::default());
-        for interface in &self.interfaces {
-            sum.add(&interface.ingress);
-            sum.add(&interface.egress);
-        }
-        sum
+        Hook::sum(self.interfaces.iter().flat_map(|of| [&of.ingress, &of.egress]))
     }
 }
 

@@ -16,6 +16,8 @@ fn sources() -> Sources {
         ifindex: 5,
         hooks: ["xdp native".into(), "tcx".into()],
         counters,
+        is_pair: false,
+        is_attached: true,
     }];
     let mut workers = WorkerCounts {
         packets_received: 4,

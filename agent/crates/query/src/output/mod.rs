@@ -123,6 +123,11 @@ impl<W: Write> Consumer for Lines<W> {
         self.end_line()
     }
 
+    fn flush(&mut self) -> io::Result<()> {
+        self.begin()?;
+        self.out.flush()
+    }
+
     fn finish(mut self) -> io::Result<()> {
         self.begin()?;
         self.out.flush()

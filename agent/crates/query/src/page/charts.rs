@@ -8,14 +8,11 @@ use crate::{format::humane_duration, report::Cell};
 /// Number of columns of a picture.
 const COLUMNS: usize = 96;
 
-/// Size of a column, and of the picture without its labels, in pixels.
+/// Size of a column, and of the picture, in its own units: it is stretched to the width of the page, and its
+/// labels are not.
 const COLUMN_WIDTH: usize = 9;
 const WIDTH: usize = COLUMNS * COLUMN_WIDTH;
 const HEIGHT: usize = 176;
-
-/// Space for labels, in pixels.
-const LEFT: usize = 56;
-const BOTTOM: usize = 20;
 
 /// Returns bars of the numbers of transactions, by what became of them.
 pub(super) fn bars(timeline: &Timeline) -> String {
@@ -37,7 +34,7 @@ pub(super) fn bars(timeline: &Timeline) -> String {
             let _ = write!(
                 svg,
                 "<rect class=\"c{category}\" x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\"><title>{}: {count} {}</title></rect>",
-                LEFT + number * COLUMN_WIDTH,
+                number * COLUMN_WIDTH,
                 HEIGHT - high,
                 COLUMN_WIDTH - 1,
                 // Also few are visible.
@@ -47,9 +44,8 @@ pub(super) fn bars(timeline: &Timeline) -> String {
             );
         }
     }
-    label(&mut svg, 12, &most.to_string());
-    label(&mut svg, HEIGHT, "0");
-    end(&mut svg, timeline);
+    let labels = [(0, most.to_string()), (HEIGHT, "0".to_owned())];
+    end(&mut svg, timeline, labels);
     legend(&mut svg, width_us);
     svg
 }
@@ -68,7 +64,7 @@ pub(super) fn heat_map(timeline: &Timeline) -> String {
             let _ = write!(
                 svg,
                 "<rect class=\"heat\" x=\"{}\" y=\"{}\" width=\"{COLUMN_WIDTH}\" height=\"{row_height}\" fill-opacity=\"{:.2}\"><title>{}: {count} from {}</title></rect>",
-                LEFT + number * COLUMN_WIDTH,
+                number * COLUMN_WIDTH,
                 (OCTAVES - 1 - octave) * row_height,
                 opacity(*count, most),
                 start_of(timeline, number, width_us),
@@ -76,10 +72,9 @@ pub(super) fn heat_map(timeline: &Timeline) -> String {
             );
         }
     }
-    for octave in (0..OCTAVES).step_by(5) {
-        label(&mut svg, (OCTAVES - octave) * row_height, &lower_bound(octave));
-    }
-    end(&mut svg, timeline);
+    let octaves = (0..OCTAVES).step_by(5);
+    let labels = octaves.map(|octave| ((OCTAVES - octave) * row_height, lower_bound(octave)));
+    end(&mut svg, timeline, labels);
     svg
 }
 
@@ -112,26 +107,20 @@ fn start_of(timeline: &Timeline, column: usize, width_us: i64) -> String {
 
 fn begin(title: &str) -> String {
     format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{title}\"><rect class=\"plot\" x=\"{LEFT}\" y=\"0\" width=\"{WIDTH}\" height=\"{HEIGHT}\"/>",
-        LEFT + WIDTH,
-        HEIGHT + BOTTOM
+        "<div class=\"chart\"><svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"{title}\"><rect class=\"plot\" width=\"{WIDTH}\" height=\"{HEIGHT}\"/>"
     )
 }
 
-fn label(svg: &mut String, y: usize, text: &str) {
-    let x = LEFT - 4;
-    let _ = write!(svg, "<text x=\"{x}\" y=\"{y}\" text-anchor=\"end\">{text}</text>");
-}
-
-/// Ends a picture with the times at its ends.
-fn end(svg: &mut String, timeline: &Timeline) {
+/// Ends a picture with labels of heights, and the times at its ends.
+fn end(html: &mut String, timeline: &Timeline, labels: impl IntoIterator<Item = (usize, String)>) {
+    html.push_str("</svg>");
+    for (y, text) in labels {
+        let top = y * 100 / HEIGHT;
+        let _ = write!(html, "<span style=\"top:{top}%\">{text}</span>");
+    }
     let (first, last) = timeline.bounds().unwrap_or_default();
-    let (y, right) = (HEIGHT + BOTTOM - 4, LEFT + WIDTH);
     let (first, last) = (Cell::Time(first).shown(), Cell::Time(last).shown());
-    let _ = write!(
-        svg,
-        "<text x=\"{LEFT}\" y=\"{y}\">{first}</text><text x=\"{right}\" y=\"{y}\" text-anchor=\"end\">{last}</text></svg>"
-    );
+    let _ = write!(html, "</div><p class=\"ends\"><span>{first}</span><span>{last}</span></p>");
 }
 
 fn legend(html: &mut String, width_us: i64) {

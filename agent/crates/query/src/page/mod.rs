@@ -25,8 +25,10 @@ use escape::escaped;
 use losses::Losses;
 use timeline::Timeline;
 
-/// The tables of a page, with their headings and what they show if they are empty.
-const SECTIONS: [(Kind, &str, &str); 7] = [
+/// The tables of a page, with their headings and what they show if they are empty; without such a text, an
+/// empty table has no section.
+const SECTIONS: [(Kind, &str, &str); 8] = [
+    (Kind::Signals, "Signals", ""),
     (Kind::Rcodes, "Response codes", "No records."),
     (Kind::TopNames, "Top names", "No records."),
     (Kind::Clients, "Top clients", "No records."),
@@ -39,16 +41,18 @@ const SECTIONS: [(Kind, &str, &str); 7] = [
 /// The content of a page that does not come from records.
 #[derive(Clone, Debug, Default)]
 pub struct Context {
-    /// Names of the files.
-    pub files: Vec<String>,
+    /// Names of the files, or of the agent.
+    pub sources: Vec<String>,
     /// The expression, if one selects the records.
     pub expression: Option<String>,
     /// Number of records that were read.
     pub read: u64,
     /// Ledgers of replays, as text.
     pub ledgers: Vec<String>,
-    /// Errors of files.
+    /// Errors of files or of the agent.
     pub errors: Vec<String>,
+    /// Remarks about the records.
+    pub notes: Vec<String>,
 }
 
 /// Makes a page of records.
@@ -87,7 +91,10 @@ impl Page {
         section(&mut html, "Transactions over time", &charts::bars(&self.timeline));
         section(&mut html, "Latency over time", &charts::heat_map(&self.timeline));
         for (tables, (_, heading, empty)) in self.tables.iter().zip(SECTIONS) {
-            section(&mut html, heading, &table(&tables.table(rows), empty));
+            let tables = tables.table(rows);
+            if !tables.rows.is_empty() || !empty.is_empty() {
+                section(&mut html, heading, &table(&tables, empty));
+            }
         }
         let mut losses = table(&self.losses.table(), "");
         for ledger in &context.ledgers {
@@ -103,7 +110,7 @@ impl Page {
         let mut entry = |name: &str, text: &str| {
             let _ = write!(html, "<dt>{name}</dt><dd>{}</dd>", escaped(text));
         };
-        entry("Files", &context.files.join(", "));
+        entry("Source", &context.sources.join(", "));
         if let Some(expression) = &context.expression {
             entry("Selected by", expression);
         }
@@ -114,6 +121,9 @@ impl Page {
         }
         for error in &context.errors {
             entry("Error", error);
+        }
+        for note in &context.notes {
+            entry("Note", note);
         }
         html.push_str("</dl>");
         html
@@ -151,9 +161,11 @@ fn table(table: &Table, empty: &str) -> String {
         return format!("<p>{empty}</p>");
     }
     let mut html = String::from("<div class=\"wide\"><table><thead><tr>");
-    for column in &table.columns {
+    for (number, column) in table.columns.iter().enumerate() {
         let name = column.strip_suffix("_ns").unwrap_or(column).replace('_', " ");
-        let _ = write!(html, "<th>{name}</th>");
+        let is_text = |row: &Vec<Cell>| matches!(row.get(number), Some(Cell::Text(_)));
+        let class = if table.rows.iter().any(is_text) { "" } else { " class=\"number\"" };
+        let _ = write!(html, "<th{class}>{name}</th>");
     }
     html.push_str("</tr></thead><tbody>");
     for row in &table.rows {
@@ -161,10 +173,10 @@ fn table(table: &Table, empty: &str) -> String {
         for cell in row {
             let shown = cell.shown();
             let _ = match cell {
-                Cell::Text(_) => write!(html, "<td>{}</td>", escaped(&shown)),
+                Cell::Text(_) => write!(html, "<td><span>{}</span></td>", escaped(&shown)),
                 Cell::Percent(percent) => write!(
                     html,
-                    "<td class=\"number\" style=\"--share:{percent:.1}%\"><i></i>{shown}</td>"
+                    "<td class=\"number share\" style=\"--share:{percent:.1}%\">{shown}</td>"
                 ),
                 _ => write!(html, "<td class=\"number\">{shown}</td>"),
             };

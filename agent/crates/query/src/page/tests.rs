@@ -13,7 +13,9 @@ const SCHEMA: &str = r#"{"type": "record", "name": "R", "fields": [
     {"name": "capture_gap", "type": "boolean"},
     {"name": "run_id", "type": "string"},
     {"name": "worker", "type": "int"},
-    {"name": "record_number", "type": "long"}
+    {"name": "record_number", "type": "long"},
+    {"name": "qname_registrable_domain", "type": "string"},
+    {"name": "signals", "type": {"type": "array", "items": "string"}}
 ]}"#;
 
 /// A page of records with these times and record numbers.
@@ -36,6 +38,10 @@ fn page(records: &[(i64, i64)]) -> String {
         text(&mut block, HOSTILE);
         long(&mut block, 0);
         long(&mut block, *number);
+        text(&mut block, HOSTILE);
+        long(&mut block, 1);
+        text(&mut block, "DGA");
+        block.push(0);
     }
     let mut fields = Fields::default();
     let page = Page::new(&mut fields);
@@ -43,11 +49,12 @@ fn page(records: &[(i64, i64)]) -> String {
     let projection = query.projection(&Shape::parse(SCHEMA).unwrap().1).unwrap();
     query.take(&projection, &block, records.len() as u64).unwrap();
     let context = Context {
-        files: vec![HOSTILE.to_owned()],
+        sources: vec![HOSTILE.to_owned()],
         expression: Some(HOSTILE.to_owned()),
         read: query.counts().read,
         ledgers: vec![HOSTILE.to_owned()],
         errors: vec![HOSTILE.to_owned()],
+        notes: vec![HOSTILE.to_owned()],
     };
     let mut out = Vec::new();
     query.consumer().write(&context, 20, &mut out).unwrap();
@@ -60,9 +67,9 @@ fn texts_of_records_are_never_markup() {
     assert!(!html.contains("<script"), "{html}");
     let escaped =
         "&lt;/td&gt;&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&amp;\\u202e\\u0000&quot;";
-    // Files, expression, error, ledger, and the name in its table.
-    assert_eq!(html.matches(escaped).count(), 5);
-    assert_eq!(html.matches("alert(").count(), 5);
+    // Source, expression, error, note, ledger, the domain of the signal, and the name in its table.
+    assert_eq!(html.matches(escaped).count(), 7);
+    assert_eq!(html.matches("alert(").count(), 7);
     for forbidden in ["http://", "https://", "src=", "href=", "url(", "@import"] {
         let html = html.replace("http://www.w3.org/", "");
         assert!(!html.contains(forbidden), "the page loads something: {forbidden}");
@@ -81,7 +88,8 @@ fn the_page_has_every_section_and_both_pictures() {
     assert_eq!(html.matches("<rect class=\"heat\"").count(), 2);
     assert!(html.contains("2 of 2 read"));
     assert!(html.contains("1970-01-01T00:00:00.000Z to 1970-01-01T00:00:05.000Z"));
-    let row = |name: &str, count: u64| format!("({name})</td><td class=\"number\">{count}</td>");
+    let row =
+        |name: &str, count: u64| format!("({name})</span></td><td class=\"number\">{count}</td>");
     assert!(html.contains(&row("capture_gap", 2)), "{html}");
     assert!(html.contains(&row("record_number", 2)), "numbers 2 and 3 are missing");
 }
@@ -90,6 +98,7 @@ fn the_page_has_every_section_and_both_pictures() {
 fn a_page_without_records_says_so() {
     let html = page(&[]);
     assert!(html.contains("<p>No records.</p>") && html.contains("0 of 0 read"), "{html}");
+    assert!(!html.contains("<h2>Signals</h2>"), "there is none");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 mod groups;
 mod histogram;
+mod signals;
 mod table;
 mod tables;
 #[cfg(test)]
@@ -22,8 +23,9 @@ use crate::{
 
 pub use groups::{Columns, Totals, endpoint};
 pub use histogram::Histogram;
+use signals::SignalTables;
 pub use table::{Cell, Table};
-pub use tables::Tables;
+use tables::GroupTables;
 
 /// A fixed report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -42,12 +44,50 @@ pub enum Kind {
     Chains,
     /// Signs of spoofing: conflicting and forged responses and others.
     Conflicts,
-    /// Tunnels by client and registrable domain.
+    /// Domains below which a client exchanges data in names.
     Tunnels,
-    /// Registrable domains that were new to the node or to a workload.
+    /// Registrable domains that were seen for the first time, the latest first.
     NewDomains,
-    /// All signals by client and registrable domain.
+    /// Everything that an analyst may want to look at, by client and domain.
     Signals,
+}
+
+/// The table of a report in progress.
+pub enum Tables {
+    /// Counts of groups.
+    Groups(GroupTables),
+    /// Signals.
+    Signals(SignalTables),
+}
+
+impl Tables {
+    /// Creates a report without records; the fields that it needs are added to `fields`.
+    #[must_use]
+    pub fn new(kind: Kind, fields: &mut Fields) -> Self {
+        match kind {
+            Kind::Tunnels | Kind::NewDomains | Kind::Signals => {
+                Self::Signals(SignalTables::new(kind, fields))
+            }
+            _ => Self::Groups(GroupTables::new(kind, fields)),
+        }
+    }
+
+    /// Counts a record.
+    pub fn add(&mut self, row: &Row<'_, '_>) {
+        match self {
+            Self::Groups(tables) => tables.add(row),
+            Self::Signals(tables) => tables.add(row),
+        }
+    }
+
+    /// Returns the table with at most `rows` rows.
+    #[must_use]
+    pub fn table(&self, rows: usize) -> Table {
+        match self {
+            Self::Groups(tables) => tables.table(rows),
+            Self::Signals(tables) => tables.table(rows),
+        }
+    }
 }
 
 /// Makes a report of records.

@@ -6,7 +6,7 @@ use super::{Cell, Columns, Histogram, Kind, Table, Totals};
 use crate::row::{Fields, Row, Slot};
 
 /// A report in progress.
-pub struct Tables {
+pub struct GroupTables {
     kind: Kind,
     columns: Columns,
     all: Totals,
@@ -21,7 +21,6 @@ enum Extra {
     None,
     Chains { answered_from: Slot, upstream_count: Slot, upstream_time: Slot, resolver_time: Slot },
     Conflicts { anomalies: Slot },
-    Signals { signals: Slot, domain: Slot },
 }
 
 /// A group of records.
@@ -37,7 +36,7 @@ struct Group {
     last_us: Option<i64>,
 }
 
-impl Tables {
+impl GroupTables {
     /// Creates a report without records; the fields that it needs are added to `fields`.
     #[must_use]
     pub fn new(kind: Kind, fields: &mut Fields) -> Self {
@@ -49,10 +48,6 @@ impl Tables {
                 resolver_time: fields.slot("resolver_time_ns"),
             },
             Kind::Conflicts => Extra::Conflicts { anomalies: fields.slot("anomalies") },
-            Kind::Tunnels | Kind::NewDomains | Kind::Signals => Extra::Signals {
-                signals: fields.slot("signals"),
-                domain: fields.slot("qname_registrable_domain"),
-            },
             _ => Extra::None,
         };
         Self {
@@ -86,14 +81,6 @@ impl Tables {
                 row.get(anomalies).each(|kind| kinds.extend(kind.text()));
                 for kind in kinds {
                     self.count(row, &[kind, &client, &server, columns.qname(row)]);
-                }
-            }
-            (kind, Extra::Signals { signals, domain }) => {
-                let mut names = Vec::new();
-                row.get(signals).each(|name| names.extend(name.text()));
-                let domain = row.get(domain).text().unwrap_or_default();
-                for name in names.into_iter().filter(|name| is_reported(kind, name)) {
-                    self.count(row, &[name, &client, domain]);
                 }
             }
             _ => {}
@@ -179,10 +166,7 @@ impl Tables {
                 "upstream_p50_ns",
                 "resolver_p50_ns",
             ],
-            Kind::Tunnels | Kind::NewDomains | Kind::Signals => {
-                vec!["signal", "client", "domain", "transactions", "first", "last"]
-            }
-            Kind::Conflicts => {
+            _ => {
                 vec!["anomaly", "client", "server", "qname", "transactions", "first", "last"]
             }
         }
@@ -224,19 +208,10 @@ impl Tables {
                 Cell::duration(group.upstream.percentile(50)),
                 Cell::duration(group.resolver.percentile(50)),
             ],
-            Kind::Conflicts | Kind::Tunnels | Kind::NewDomains | Kind::Signals => {
+            _ => {
                 let time = |time: Option<i64>| time.map_or(Cell::Empty, Cell::Time);
                 vec![number(totals.transactions), time(group.first_us), time(group.last_us)]
             }
         }
-    }
-}
-
-/// Returns true if a signal is in a report of signals.
-fn is_reported(kind: Kind, signal: &str) -> bool {
-    match kind {
-        Kind::Tunnels => signal == "TUNNEL",
-        Kind::NewDomains => signal.starts_with("NEW_DOMAIN"),
-        _ => true,
     }
 }

@@ -1,27 +1,24 @@
 //! One line per message, for programs that process messages rather than transactions.
 
-use std::borrow::Cow;
-
-use serde::Serialize;
-use tap53_dns::{
-    Answer, Edns, Message, Question, class_name, frames, opcode_name, rcode_name, type_name,
-};
-use tap53_transactions::privacy::{Policy, Side};
+use serde::{Serialize, Serializer, ser::SerializeStruct as _};
+use tap53_transactions::privacy::Side;
 
 use super::{
     Encode, Error, Record,
-    portion::MessagePortion,
-    value::{Address, Bytes, Row, Shown, Symbol, Time, Update},
+    fields::{Fields, Named},
+    mnemonic::Mnemonic,
+    record::{QUERY_EDNS, RESPONSE_EDNS, edns_fields, frame, int},
+    value::{Address, Array, Shown, Symbol, Time, Update},
 };
 
-/// Encodes the first message of a record as one JSON object and a line feed. The mnemonics are
-/// those of the record; fields that a message does not have are null.
+/// Encodes the first message of a record as one JSON object and a line feed. What a record has too is
+/// named and written as there; fields of the other message are null.
 pub struct MessageLine;
 
 impl Encode for MessageLine {
     fn encode(&mut self, record: &Record<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
         let start = out.len();
-        if let Err(error) = serde_json::to_writer(&mut *out, &Line::of(record)) {
+        if let Err(error) = serde_json::to_writer(&mut *out, &Line(record)) {
             out.truncate(start);
             return Err(error.into());
         }
@@ -30,199 +27,96 @@ impl Encode for MessageLine {
     }
 }
 
-#[derive(Serialize)]
-struct Line<'a> {
-    /// Place of the capture.
-    file: &'a str,
-    frame: u64,
-    time: Time,
-    interface: &'a str,
-    direction: Symbol,
-    vlan_id: Option<u16>,
-    vlan_inner_id: Option<u16>,
-    tunnel_type: Option<&'static str>,
-    tunnel_id: Option<u32>,
-    /// Endpoints.
-    transport: Symbol,
-    src: Address,
-    src_port: u16,
-    dst: Address,
-    dst_port: u16,
-    /// Size on the wire in bytes.
-    size: u32,
-    /// True if the capture contains only the start of the message.
-    cut: bool,
-    parse_status: Symbol,
-    /// Content of the message.
-    id: u16,
-    response: bool,
-    opcode: Cow<'static, str>,
-    aa: bool,
-    tc: bool,
-    rd: bool,
-    ra: bool,
-    ad: bool,
-    cd: bool,
-    rcode: Cow<'static, str>,
-    question_count: u16,
-    answer_count: u16,
-    authority_count: u16,
-    additional_count: u16,
-    qname: Option<Cow<'a, str>>,
-    qtype: Option<Cow<'static, str>>,
-    qclass: Option<Cow<'static, str>>,
-    more_questions: Vec<QuestionRow<'a>>,
-    answers: Vec<AnswerRow<'a>>,
-    answers_omitted: u32,
-    edns: Option<EdnsFields<'a>>,
-}
+struct Line<'a>(&'a Record<'a>);
 
-/// A record of the answer section. In an UPDATE request it is a prerequisite, of which a policy may
-/// hide more.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum AnswerRow<'a> {
-    Answer(Row<Shown<'a, Answer<'a>>>),
-    Prerequisite(Row<Shown<'a, Update<'a>>>),
-}
+/// Number of fields.
+const FIELDS: usize = 72;
 
-#[derive(Serialize)]
-struct QuestionRow<'a> {
-    qname: Cow<'a, str>,
-    qtype: Cow<'static, str>,
-    qclass: Cow<'static, str>,
-}
-
-#[derive(Serialize)]
-struct EdnsFields<'a> {
-    version: u8,
-    udp_payload_size: u16,
-    dnssec_ok: bool,
-    client_subnet: Option<Address>,
-    nsid: Option<Bytes<'a>>,
-    cookie: Option<Bytes<'a>>,
-    extended_error: Option<u16>,
-    extended_error_text: Option<&'a str>,
-    padding: Option<u16>,
-    options: Vec<EdnsOption<'a>>,
-}
-
-#[derive(Serialize)]
-struct EdnsOption<'a> {
-    code: u16,
-    value: Bytes<'a>,
+impl Serialize for Line<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut named = Named(serializer.serialize_struct("DnsMessage", FIELDS)?);
+        self.path_fields(&mut named)?;
+        self.content_fields(&mut named)?;
+        named.0.end()
+    }
 }
 
 impl<'a> Line<'a> {
-    fn of(record: &'a Record<'a>) -> Self {
+    /// Passes where and when the message was seen, and its endpoints.
+    fn path_fields<F: Fields>(&self, f: &mut F) -> Result<(), F::Error> {
+        let record = self.0;
         let transaction = record.transaction;
         let seen = transaction.first();
-        let message = &seen.message;
+        let is_response = seen.message.response;
+        let (query, response) =
+            (Some(seen).filter(|_| !is_response), Some(seen).filter(|_| is_response));
+        let time = |_| Time(record.clock.utc_us(seen.at_ns));
         let flow = &transaction.flow;
+        f.field("query_file", query.and_then(|seen| record.file_of(seen)))?;
+        f.field("query_frame", query.and_then(frame))?;
+        f.field("query_time", query.map(time))?;
+        f.field("response_file", response.and_then(|seen| record.file_of(seen)))?;
+        f.field("response_frame", response.and_then(frame))?;
+        f.field("response_time", response.map(time))?;
+        f.field("interface", record.observer.interface())?;
+        f.field("direction", Symbol::of_direction(record.direction()))?;
+        let direction = response.map(|seen| Symbol::of_direction(seen.point.direction));
+        f.field("response_direction", direction)?;
+        f.field("vlan_id", seen.vlan_ids[0])?;
+        f.field("vlan_inner_id", seen.vlan_ids[1])?;
+        f.field("tunnel_type", flow.tunnel.map(|tunnel| tunnel.kind.name()))?;
+        f.field("tunnel_id", flow.tunnel.and_then(|tunnel| tunnel.id))?;
+        f.field("transport", Symbol::of_transport(flow.transport))?;
+        let client = record.policy.address(Side::Client, flow.client.ip());
+        f.field("client_address", Address::from(client))?;
+        f.field("client_port", flow.client.port())?;
+        let server = record.policy.address(Side::Server, flow.server.ip());
+        f.field("server_address", Address::from(server))?;
+        f.field("server_port", flow.server.port())?;
+        let size = |_| int(seen.message.size);
+        f.field("query_size", query.map(size))?;
+        f.field("response_size", response.map(size))?;
+        // True if the capture contains only the start of the message.
+        f.field("cut", seen.cut)
+    }
+
+    /// Passes the content of the message. It has the flags, counts and code of either kind.
+    fn content_fields<F: Fields>(&self, f: &mut F) -> Result<(), F::Error> {
+        let record = self.0;
         let policy = record.policy;
-        let client = (policy.address(Side::Client, flow.client.ip()), flow.client.port());
-        let server = (policy.address(Side::Server, flow.server.ip()), flow.server.port());
-        let (source, destination) =
-            if message.response { (server, client) } else { (client, server) };
-        let question = message.question();
-        let flags = &message.flags;
-        let portion = record.first_portion();
-        let answers = message.answers();
-        let left_out = answers.len().saturating_sub(portion.answers)
-            + message.prerequisites().len().saturating_sub(portion.prerequisites);
-        let left_out = u32::try_from(left_out).unwrap_or(u32::MAX);
-        Self {
-            file: record.file_of(seen).unwrap_or_default(),
-            frame: frames::number(seen.frame),
-            time: Time(record.clock.utc_us(seen.at_ns)),
-            interface: record.observer.interface(),
-            direction: Symbol::of_direction(seen.point.direction),
-            vlan_id: seen.vlan_ids[0],
-            vlan_inner_id: seen.vlan_ids[1],
-            tunnel_type: flow.tunnel.map(|tunnel| tunnel.kind.name()),
-            tunnel_id: flow.tunnel.and_then(|tunnel| tunnel.id),
-            transport: Symbol::of_transport(flow.transport),
-            src: source.0.into(),
-            src_port: source.1,
-            dst: destination.0.into(),
-            dst_port: destination.1,
-            size: message.size,
-            cut: seen.cut,
-            parse_status: Symbol::of_parse_status(message.parse_status),
-            id: message.id,
-            response: message.response,
-            opcode: opcode_name(message.opcode),
-            aa: flags.authoritative,
-            tc: flags.truncated,
-            rd: flags.recursion_desired,
-            ra: flags.recursion_available,
-            ad: flags.authentic_data,
-            cd: flags.checking_disabled,
-            rcode: rcode_name(message.rcode),
-            question_count: message.counts[0],
-            answer_count: message.counts[1],
-            authority_count: message.counts[2],
-            additional_count: message.counts[3],
-            qname: question.map(|question| policy.name(question.name)),
-            qtype: question.map(|question| type_name(question.qtype)),
-            qclass: question.map(|question| class_name(question.qclass)),
-            more_questions: message
-                .more_questions()
-                .take(portion.questions)
-                .map(|question| QuestionRow::of(question, policy))
-                .collect(),
-            answers: if message.prerequisites().len() == 0 {
-                let row = |answer| AnswerRow::Answer(Row(Shown(policy, answer)));
-                answers.take(portion.answers).map(row).collect()
-            } else {
-                let row = |record| AnswerRow::Prerequisite(Row(Shown(policy, Update(record))));
-                message.prerequisites().take(portion.prerequisites).map(row).collect()
-            },
-            answers_omitted: message.answers_omitted.saturating_add(left_out),
-            edns: edns(message, policy, portion),
-        }
+        let message = &record.transaction.first().message;
+        let (flags, portion) = (&message.flags, record.first_portion());
+        f.field("parse_status", Symbol::of_parse_status(message.parse_status))?;
+        f.field("response", message.response)?;
+        f.field("dns_id", message.id)?;
+        f.field("opcode", Mnemonic::Opcode(message.opcode))?;
+        f.field("recursion_desired", flags.recursion_desired)?;
+        f.field("checking_disabled", flags.checking_disabled)?;
+        f.field("authoritative", flags.authoritative)?;
+        f.field("truncated", flags.truncated)?;
+        f.field("recursion_available", flags.recursion_available)?;
+        f.field("authentic_data", flags.authentic_data)?;
+        record.question_fields(f)?;
+        f.field("rcode", Mnemonic::Rcode(message.rcode))?;
+        // In an UPDATE request they are prerequisites, of which a policy hides more.
+        let is_update = message.prerequisites().len() > 0;
+        let most = if is_update { 0 } else { portion.answers };
+        let answers = || message.answers().take(most).map(|answer| Shown(policy, answer));
+        f.field("answers", Array(Some(answers)))?;
+        let prerequisites = || {
+            let prerequisites = message.prerequisites().take(portion.prerequisites);
+            prerequisites.map(|it| Shown(policy, Update(it)))
+        };
+        f.field("prerequisites", Array(Some(prerequisites)))?;
+        let omitted = message.answers_omitted.saturating_add(record.portion.omitted.answers);
+        f.field("answers_omitted", int(omitted))?;
+        f.field("answer_count", message.counts[1])?;
+        f.field("authority_count", message.counts[2])?;
+        f.field("additional_count", message.counts[3])?;
+        let edns = |response| message.edns().filter(|_| message.response == response);
+        edns_fields(f, &QUERY_EDNS, edns(false), policy, portion)?;
+        edns_fields(f, &RESPONSE_EDNS, edns(true), policy, portion)
     }
-}
-
-impl<'a> QuestionRow<'a> {
-    fn of(question: Question<'a>, policy: &Policy) -> Self {
-        Self {
-            qname: policy.name(question.name),
-            qtype: type_name(question.qtype),
-            qclass: class_name(question.qclass),
-        }
-    }
-}
-
-fn edns<'a>(
-    message: &'a Message,
-    policy: &Policy,
-    portion: &MessagePortion,
-) -> Option<EdnsFields<'a>> {
-    let edns: Edns<'_> = message.edns()?;
-    Some(EdnsFields {
-        version: edns.version,
-        udp_payload_size: edns.udp_payload_size,
-        dnssec_ok: edns.dnssec_ok,
-        client_subnet: edns
-            .client_subnet
-            .and_then(|subnet| policy.client_subnet(subnet))
-            .map(Address::from),
-        nsid: edns.nsid.filter(|nsid| portion.nsid && policy.shows_nsid(nsid)).map(Bytes),
-        cookie: edns.cookie.filter(|_| policy.shows_cookies()).map(Bytes),
-        extended_error: edns.extended_error.map(|error| error.code),
-        extended_error_text: edns
-            .extended_error
-            .filter(|_| portion.error_text)
-            .and_then(|error| policy.error_text(error.text)),
-        padding: edns.padding,
-        options: edns
-            .options()
-            .filter(|(code, _)| policy.shows_option(*code))
-            .take(portion.options)
-            .map(|(code, value)| EdnsOption { code, value: Bytes(value) })
-            .collect(),
-    })
 }
 
 #[cfg(test)]
@@ -238,18 +132,46 @@ mod tests {
     }
 
     #[test]
-    fn a_message_has_its_sender_and_its_fields_by_name() {
+    fn a_message_has_the_fields_of_its_kind_by_their_names_in_records() {
         let query = line("unanswered");
-        assert_eq!((&query["response"], &query["id"]), (&false.into(), &0xbeef.into()));
-        assert_eq!((&query["src"], &query["src_port"]), (&"192.0.2.1".into(), &40_000.into()));
+        assert_eq!((&query["response"], &query["dns_id"]), (&false.into(), &0xbeef.into()));
+        assert_eq!(
+            (&query["client_address"], &query["client_port"]),
+            (&"192.0.2.1".into(), &40_000.into())
+        );
+        assert!(query["query_time"].is_string() && query["response_time"].is_null(), "{query}");
         assert_eq!((&query["qname"], &query["qtype"]), (&"www.example.test".into(), &"A".into()));
         let response = line("response");
-        assert_eq!((&response["src"], &response["src_port"]), (&"192.0.2.53".into(), &53.into()));
+        assert_eq!(
+            (&response["server_address"], &response["server_port"]),
+            (&"192.0.2.53".into(), &53.into())
+        );
+        assert!(response["response_time"].is_string() && response["query_size"].is_null());
         assert_eq!(response["opcode"], "QUERY");
         assert_eq!(response["rcode"], "NOERROR");
         assert_eq!(response["answers"][0]["rdata"], "192.0.2.80");
-        assert_eq!(response["edns"]["extended_error"], 18);
-        assert_eq!(response["edns"]["client_subnet"], "198.51.100.0/24");
+        assert_eq!(response["response_extended_error"], 18);
+        assert_eq!(response["response_client_subnet"], "198.51.100.0/24");
         assert_eq!(response["parse_status"], "OK");
+    }
+
+    /// What only a message has.
+    const OWN: [&str; 2] = ["cut", "response"];
+
+    #[test]
+    fn every_field_is_one_of_a_record_with_its_value() {
+        let mut json = Vec::new();
+        // Of one message, so that all fields are about the same.
+        samples::with_record("response", |it| {
+            crate::encode::JsonLine.encode(it, &mut json).unwrap()
+        });
+        let record: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        let message = line("response");
+        assert_eq!(message.as_object().unwrap().len(), FIELDS);
+        for (name, value) in message.as_object().unwrap() {
+            if !OWN.contains(&name.as_str()) {
+                assert_eq!(record.get(name), Some(value), "{name}");
+            }
+        }
     }
 }

@@ -25,7 +25,7 @@ use super::{
 pub const SCHEMA_VERSION: i32 = 5;
 
 /// Number of fields of the record; a test compares it with the schema.
-const FIELDS: usize = 152;
+const FIELDS: usize = 153;
 
 /// Converts CLOCK_MONOTONIC, which the kernel timestamps packets with, to UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,7 +140,7 @@ impl Record<'_> {
     }
 
     /// Returns the direction of the query at the interface.
-    fn direction(&self) -> Direction {
+    pub(super) fn direction(&self) -> Direction {
         match (self.transaction.query(), self.transaction.first().point.direction) {
             (Some(query), _) => query.point.direction,
             (None, Direction::Ingress) => Direction::Egress,
@@ -304,7 +304,7 @@ impl<'a> Record<'a> {
 
     /// Passes the question. That of a response replaces that of a query that was not captured.
     #[inline(always)]
-    fn question_fields<F: Fields>(&self, f: &mut F) -> Result<(), F::Error> {
+    pub(super) fn question_fields<F: Fields>(&self, f: &mut F) -> Result<(), F::Error> {
         let message = &self.transaction.first().message;
         let question = message.question();
         f.field("question_count", message.counts[0])?;
@@ -362,9 +362,9 @@ fn nanoseconds(value: u64) -> i64 {
 }
 
 /// Names of the EDNS fields of one message.
-type EdnsNames = [&'static str; 13];
+pub(super) type EdnsNames = [&'static str; 13];
 
-const QUERY_EDNS: EdnsNames = [
+pub(super) const QUERY_EDNS: EdnsNames = [
     "query_edns_version",
     "query_edns_udp_size",
     "query_edns_dnssec_ok",
@@ -380,7 +380,7 @@ const QUERY_EDNS: EdnsNames = [
     "query_edns_options",
 ];
 
-const RESPONSE_EDNS: EdnsNames = [
+pub(super) const RESPONSE_EDNS: EdnsNames = [
     "response_edns_version",
     "response_edns_udp_size",
     "response_edns_dnssec_ok",
@@ -397,7 +397,7 @@ const RESPONSE_EDNS: EdnsNames = [
 ];
 
 #[inline(always)]
-fn edns_fields<'a, F: Fields>(
+pub(super) fn edns_fields<'a, F: Fields>(
     f: &mut F,
     names: &EdnsNames,
     edns: Option<Edns<'a>>,
@@ -465,12 +465,12 @@ pub(super) fn resolves(answer: &Answer<'_>) -> bool {
 }
 
 /// Converts to an Avro int; values here stay far below its limit.
-fn int(value: u32) -> i32 {
+pub(super) fn int(value: u32) -> i32 {
     i32::try_from(value).unwrap_or(i32::MAX)
 }
 
 /// Returns the number of the frame in a replayed file.
-fn frame(seen: &Observation) -> Option<i64> {
+pub(super) fn frame(seen: &Observation) -> Option<i64> {
     i64::try_from(frames::number(seen.frame)).ok().filter(|frame| *frame > 0)
 }
 

@@ -393,3 +393,22 @@ proptest! {
         prop_assert_eq!(shared(&with_state(&path)).usage().state_resets, 1);
     }
 }
+
+#[test]
+fn a_replay_has_the_same_signals_each_time() {
+    let signals = || {
+        let shared = SharedSignals::of_replay(&config(), NOW_US);
+        let mut detector = shared.detector();
+        let mut at_us = NOW_US;
+        let each = (0..400).map(|number| {
+            at_us += SECOND_US / 20;
+            let name = tunnel_name(number, "t.example.com");
+            detector.observe(&Exchange { at_us, ..exchange(&name) }, [])
+        });
+        each.collect::<Vec<_>>()
+    };
+    let first = signals();
+    assert!(first.iter().any(|signals| signals.contains(Signal::Tunnel)));
+    assert_eq!(first[0], Signals::NONE.with(Signal::NewDomainNode, true), "it learns nothing");
+    assert_eq!(first, signals());
+}

@@ -7,19 +7,13 @@ mod spool;
 mod summary;
 mod tls;
 
-use std::{
-    collections::BTreeMap,
-    fs::OpenOptions,
-    os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use clap::ValueEnum;
 use rdkafka::ClientConfig;
 use serde::Serialize;
 use tap53_base::settings::{
-    Machine, Section, Value, boolean, choice, label, milliseconds, text, whole_number,
+    Section, Value, boolean, choice, label, milliseconds, text, whole_number,
 };
 use tap53_records::encode::{Key, Profile};
 
@@ -263,20 +257,4 @@ fn compression(value: &Value) -> Result<KafkaCompression, String> {
         .create_native_config()
         .map(|_| compression)
         .map_err(|_| "librdkafka was built without it".to_owned())
-}
-
-/// Checks that a file can be read now, but not its content.
-pub(super) fn readable_file(text: &str, machine: Machine) -> Result<PathBuf, String> {
-    let path = PathBuf::from(text);
-    if machine == Machine::Other {
-        return Ok(path);
-    }
-    // Otherwise, opening a pipe would wait for its writer.
-    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path);
-    let metadata = opened.and_then(|file| file.metadata());
-    match metadata {
-        Ok(metadata) if metadata.is_file() => Ok(path),
-        Ok(_) => Err("is not a file".to_owned()),
-        Err(error) => Err(format!("cannot be read: {error}")),
-    }
 }

@@ -6,11 +6,11 @@ use std::{
 };
 
 use clap::ValueEnum;
-use http::{Uri, uri::Authority};
 use serde::Serialize;
-use tap53_base::settings::{Machine, Section, boolean, choice, milliseconds, text};
+use tap53_base::settings::{Machine, Section, boolean, choice, milliseconds, readable_file, text};
+use tap53_http::base_url;
 
-use super::{SinkConfig, kafka::readable_file};
+use super::SinkConfig;
 
 /// A schema registry with Confluent's API.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -75,7 +75,7 @@ impl RegistryConfig {
         if !section.has("urls") {
             section.refuse("urls", None, "missing: name at least one, http://host:port");
         }
-        let urls = section.read_some("urls", text(url));
+        let urls = section.read_some("urls", text(base_url));
         let subject = section.read("subject", choice).unwrap_or(SubjectStrategy::TopicName);
         let register = section.read("register", boolean).unwrap_or(true);
         let username = section.read("username", text(username));
@@ -150,35 +150,6 @@ pub(super) fn keep_ids(sinks: &mut [SinkConfig], state: Option<&Path>) {
             registry.ids_file = state.map(in_directory);
         }
     }
-}
-
-/// Refuses an impossible port: the client would use the scheme's default instead.
-pub(super) fn has_usable_port(authority: &Authority) -> Result<(), String> {
-    let rest = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
-    match authority.port_u16() {
-        Some(1..) => Ok(()),
-        None if rest.is_empty() => Ok(()),
-        _ => Err("the port must be a whole number from 1 to 65535".to_owned()),
-    }
-}
-
-/// Checks a URL, which paths such as `/subjects` are appended to. One that may hold a password passes:
-/// it is refused later, without being shown.
-fn url(text: &str) -> Result<String, String> {
-    const FORM: &str = "must be http://host:port or https://host:port, with or without a path";
-    if text.contains(['@', '?']) {
-        return Ok(text.to_owned());
-    }
-    let uri: Uri = text.parse().map_err(|_| FORM.to_owned())?;
-    let authority = uri.authority().ok_or(FORM)?;
-    if !matches!(uri.scheme_str(), Some("http" | "https")) || authority.host().is_empty() {
-        return Err(FORM.to_owned());
-    }
-    has_usable_port(authority)?;
-    if text.contains('#') {
-        return Err("must not have anything after the path".to_owned());
-    }
-    Ok(text.trim_end_matches('/').to_owned())
 }
 
 /// Refuses a colon, which separates the user from the password (RFC 7617).

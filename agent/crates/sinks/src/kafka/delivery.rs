@@ -64,9 +64,13 @@ use crate::{
     wait_budget::{self, WaitBudget},
 };
 
-/// The time for the shutdown if the broker or the registry is known to be unreachable: enough to find
-/// it if it is just back. The rest is on disk, and waiting longer would only delay the next agent.
+/// The time for the shutdown if the broker or the registry is known to be unreachable and records wait
+/// in memory alone: enough to find it if it is just back.
 pub(super) const DEGRADED_FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The same if the records are in a spool: enough for reports that are on their way. The next agent
+/// delivers the rest, and until it starts nothing captures.
+pub(super) const SPOOLED_FLUSH_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// The longest wait of a summary for the backlog's lock.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -385,11 +389,11 @@ impl<P: Transport> Delivery<P> {
             let health = &self.health;
             let is_degraded = health.is_failing.load(Ordering::Relaxed)
                 || health.awaits_id.load(Ordering::Relaxed);
-            // The rest is on disk, or waits for a schema id.
-            let is_kept = self.router.has_spool() || !self.context.requeues;
-            let limit = match is_degraded && is_kept {
-                true => deadline.min(DEGRADED_FLUSH_TIMEOUT),
-                false => deadline,
+            let limit = match (is_degraded, self.router.has_spool(), self.context.requeues) {
+                (true, true, _) => deadline.min(SPOOLED_FLUSH_TIMEOUT),
+                // They wait for a schema id.
+                (true, false, false) => deadline.min(DEGRADED_FLUSH_TIMEOUT),
+                _ => deadline,
             };
             if self.is_finished() || began.elapsed() >= limit {
                 return;

@@ -12,12 +12,10 @@ use http_body_util::Full;
 use hyper::body::Bytes;
 use jiff::Timestamp;
 use serde::Deserialize;
+use tap53_http::{Client, secret, sensitive, shortened};
 
 use super::token::{Token, Unusable};
-use crate::{
-    config::TokenEndpoint,
-    http_client::{self, Client, secret, sensitive, shortened},
-};
+use crate::config::TokenEndpoint;
 
 /// The limit from the connection to the end of the answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -29,7 +27,7 @@ const MAX_ANSWER: usize = 1 << 20;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     #[error(transparent)]
-    Http(#[from] http_client::Error),
+    Http(#[from] tap53_http::Error),
     #[error("refuses ({status}): {why}")]
     Refused { status: u16, why: String },
     #[error("gives a token that cannot be used: {0}")]
@@ -60,7 +58,7 @@ pub(super) async fn request(endpoint: &TokenEndpoint) -> Result<Token, Error> {
     read(answer.status, &answer.body, &endpoint.client_id, requested_at)
 }
 
-fn message(endpoint: &TokenEndpoint) -> Result<Request<Full<Bytes>>, http_client::Error> {
+fn message(endpoint: &TokenEndpoint) -> Result<Request<Full<Bytes>>, tap53_http::Error> {
     let path = &endpoint.client_secret_file;
     let secret = secret(path)?;
     // RFC 6749 §2.3.1: both as in a form, then as a user and a password.
@@ -77,7 +75,7 @@ fn message(endpoint: &TokenEndpoint) -> Result<Request<Full<Bytes>>, http_client
         .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
         .header(ACCEPT, "application/json")
         .body(Full::new(Bytes::from(form.finish())))
-        .map_err(|error| http_client::Error::Unreachable(error.to_string()))
+        .map_err(|error| tap53_http::Error::Unreachable(error.to_string()))
 }
 
 fn read(
@@ -96,7 +94,7 @@ fn read(
     }
     // Without the parser's error, which may quote the token.
     let granted: TokenResponse = serde_json::from_slice(body)
-        .map_err(|_| http_client::Error::Unreadable("it has no access_token".to_owned()))?;
+        .map_err(|_| tap53_http::Error::Unreadable("it has no access_token".to_owned()))?;
     Ok(Token::of_answer(&granted.access_token, granted.expires_in, client_id, requested_at)?)
 }
 

@@ -12,12 +12,10 @@ use http::{
 };
 use http_body_util::Full;
 use serde::{Deserialize, de::DeserializeOwned};
+use tap53_http::{secret, sensitive, shortened};
 
 use super::error::Error;
-use crate::{
-    config::{RegistryConfig, RegistryCredentials},
-    http_client::{self, secret, sensitive, shortened},
-};
+use crate::config::{RegistryConfig, RegistryCredentials};
 
 /// The most bytes of an answer: schemas have some 100 KB.
 const MAX_ANSWER: usize = 4 << 20;
@@ -42,7 +40,7 @@ pub enum Compatibility {
 
 /// A client for a round of requests.
 pub struct Client {
-    http: http_client::Client,
+    http: tap53_http::Client,
     urls: Vec<String>,
     /// The index of the URL that answered last.
     current: usize,
@@ -75,7 +73,7 @@ impl Client {
     /// Reads the files that the configuration names.
     pub fn new(config: &RegistryConfig) -> Result<Self, Error> {
         let ca_file = config.ca_file.as_deref();
-        let http = http_client::Client::new(&config.urls, ca_file, config.timeout, MAX_ANSWER)?;
+        let http = tap53_http::Client::new(&config.urls, ca_file, config.timeout, MAX_ANSWER)?;
         let authorization = config.credentials.as_ref().map(authorization).transpose()?;
         Ok(Self {
             http,
@@ -143,7 +141,7 @@ impl Client {
         path: &str,
         schema: &str,
     ) -> Result<Option<T>, Error> {
-        let mut error = http_client::Error::Unreachable("no URL".to_owned()).into();
+        let mut error = tap53_http::Error::Unreachable("no URL".to_owned()).into();
         for _ in 0..self.urls.len() {
             let url = format!("{}{path}", self.urls[self.current]);
             self.requests += 1;
@@ -159,7 +157,7 @@ impl Client {
     }
 
     async fn post<T: DeserializeOwned>(&self, url: &str, schema: &str) -> Result<Option<T>, Error> {
-        let unsent = |error: http::Error| http_client::Error::Unreachable(error.to_string());
+        let unsent = |error: http::Error| tap53_http::Error::Unreachable(error.to_string());
         let body = serde_json::json!({"schema": schema}).to_string();
         let mut request =
             Request::post(url).header(CONTENT_TYPE, MEDIA_TYPE).header(ACCEPT, ACCEPTED);
@@ -172,7 +170,7 @@ impl Client {
         if status.is_success() {
             return serde_json::from_slice(body).map(Some).map_err(|error| {
                 let why = format!("{}, in {:?}", shortened(&error.to_string()), answer.shown());
-                http_client::Error::Unreadable(why).into()
+                tap53_http::Error::Unreadable(why).into()
             });
         }
         if status.is_redirection() {
@@ -208,7 +206,7 @@ impl Client {
     }
 }
 
-fn authorization(credentials: &RegistryCredentials) -> Result<HeaderValue, http_client::Error> {
+fn authorization(credentials: &RegistryCredentials) -> Result<HeaderValue, tap53_http::Error> {
     let (path, text) = match credentials {
         RegistryCredentials::Password { username, password_file } => {
             let plain = format!("{username}:{}", secret(password_file)?);

@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
-use crate::http_client;
-
 /// The failure of a request. Each text follows "the registry".
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// No readable answer.
     #[error(transparent)]
-    Http(#[from] http_client::Error),
+    Http(#[from] tap53_http::Error),
     /// 401.
     #[error("does not accept the credentials (401): {0}")]
     Unauthorized(String),
@@ -63,7 +61,7 @@ impl Error {
     /// True if another instance of the registry may succeed.
     pub(super) const fn is_instance_error(&self) -> bool {
         match self {
-            Self::Http(error) => !matches!(error, http_client::Error::File { .. }),
+            Self::Http(error) => !matches!(error, tap53_http::Error::File { .. }),
             Self::Redirected { .. } => true,
             Self::Refused { status, .. } => *status >= 500 || *status == 429,
             _ => false,

@@ -10,7 +10,7 @@ use tap53_ledger::{Published, RegistryCounts, SinkCounts};
 use tap53_records::encode::Fingerprint;
 
 use super::{Client, Compatibility, Error, Schema, SchemaIds, cache::SchemaIdCache};
-use crate::{config::RegistryConfig, http_client};
+use crate::config::RegistryConfig;
 
 /// The pauses after failures. With a thousand nodes, the registry gets that many requests in the
 /// longest one.
@@ -103,7 +103,7 @@ impl SchemaIdRefresher {
     /// Queries each id that is wanted; on failure, for how long the registry wants no other query.
     fn round(&mut self) -> Result<(), Duration> {
         let outcome = Client::new(&self.config)
-            .and_then(|client| Ok(http_client::block_on(self.query_all(client))?));
+            .and_then(|client| Ok(tap53_http::block_on(self.query_all(client))?));
         outcome.unwrap_or_else(|error| {
             self.count(0, 1, 0);
             self.log_error(self.schemas.len().saturating_sub(1), error);

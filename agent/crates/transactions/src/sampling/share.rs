@@ -68,7 +68,7 @@ impl Share {
     #[must_use]
     pub fn holds(self, hash: SampleHash) -> bool {
         // The product spreads the hashes evenly over the millionths.
-        let millionth = u128::from(hash.0) * u128::from(WHOLE) >> 64;
+        let millionth = (u128::from(hash.0) * u128::from(WHOLE)) >> 64;
         millionth < u128::from(self.0)
     }
 }

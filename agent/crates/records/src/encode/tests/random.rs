@@ -213,7 +213,8 @@ fn transaction() -> impl Strategy<Value = Transaction<'static>> {
     ]);
     let related = (relation, any::<[u8; 16]>())
         .prop_map(|(relation, record)| Related { relation, record: RecordId(record) });
-    let kind = select(vec![TunnelKind::Vxlan, TunnelKind::Geneve, TunnelKind::Gre]);
+    let kind =
+        select(vec![TunnelKind::Vxlan, TunnelKind::Geneve, TunnelKind::Gre, TunnelKind::Ipip]);
     let tunnel = (kind, any::<Option<u32>>()).prop_map(|(kind, id)| Tunnel { kind, id });
     let transport = select(vec![Transport::Udp, Transport::Tcp]);
     let flow = (transport, any::<[SocketAddr; 2]>(), option::of(tunnel)).prop_map(

@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use http::{Uri, uri::Scheme};
 use serde::Serialize;
-use tap53_base::settings::{Section, boolean, choice, text};
-
-use super::{super::registry::has_usable_port, readable_file};
+use tap53_base::settings::{Section, boolean, choice, readable_file, text};
+use tap53_http::has_usable_port;
 
 /// The SASL identity of the agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

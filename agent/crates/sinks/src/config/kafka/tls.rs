@@ -3,9 +3,7 @@
 use std::path::PathBuf;
 
 use serde::Serialize;
-use tap53_base::settings::{Section, boolean};
-
-use super::readable_file;
+use tap53_base::settings::{Section, boolean, readable_file};
 
 /// TLS to the brokers. Files are PEM. They are read again while the agent runs, and new ones are used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

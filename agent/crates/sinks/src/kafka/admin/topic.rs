@@ -17,10 +17,7 @@ use tap53_base::{
 };
 
 use super::{super::context::is_topic_missing, AdminClient};
-use crate::{
-    config::{CreateTopic, KafkaConfig},
-    http_client,
-};
+use crate::config::{CreateTopic, KafkaConfig};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -106,7 +103,7 @@ fn create(config: &KafkaConfig, shape: &CreateTopic) -> Result<bool, String> {
     }
     let admin = client.admin().map_err(text)?;
     let options = AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT));
-    let answers = http_client::block_on(admin.create_topics([&new], &options))
+    let answers = tap53_http::block_on(admin.create_topics([&new], &options))
         .map_err(|error| error.to_string())?
         .map_err(text)?;
     match answers.into_iter().next().ok_or("no answer")? {

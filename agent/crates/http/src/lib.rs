@@ -1,4 +1,4 @@
-//! The client for HTTP servers: a schema registry, an authorization server.
+//! The client for HTTP servers: a schema registry, an authorization server, an OpenTelemetry collector.
 //!
 //! - It trusts the authorities in a file, or those of the system. The file is read for each new client.
 //! - A request and its answer have a deadline, and an answer has a maximum size.
@@ -7,8 +7,13 @@
 //! For the API server of Kubernetes, `kube` has a client, with the ways to log in that a kubeconfig may
 //! name.
 
+#![forbid(unsafe_code)]
+
 #[cfg(test)]
 mod tests;
+mod url;
+
+pub use url::{base_url, has_usable_port};
 
 use std::{
     fmt,
@@ -73,25 +78,32 @@ impl Error {
         }
     }
 
-    pub(crate) fn file(path: &Path, why: &dyn fmt::Display) -> Self {
+    /// Returns the error for a file that cannot be used.
+    #[must_use]
+    pub fn file(path: &Path, why: &dyn fmt::Display) -> Self {
         Self::File { path: path.to_owned(), why: why.to_string() }
     }
 }
 
 /// An answer of any status.
-pub(crate) struct Answer {
-    pub(crate) status: StatusCode,
+pub struct Answer {
+    /// Its status code.
+    pub status: StatusCode,
     headers: HeaderMap,
-    pub(crate) body: Bytes,
+    /// Its complete body.
+    pub body: Bytes,
 }
 
 impl Answer {
-    pub(crate) fn header(&self, name: HeaderName) -> Option<&str> {
+    /// Returns the value of a header, if it is there and is text.
+    #[must_use]
+    pub fn header(&self, name: HeaderName) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
     /// Returns the beginning of its body, for the log.
-    pub(crate) fn shown(&self) -> String {
+    #[must_use]
+    pub fn shown(&self) -> String {
         // Enough for what is shown, each character of at most four bytes.
         shortened(&String::from_utf8_lossy(&self.body[..self.body.len().min(4 * MAX_SHOWN)]))
     }
@@ -107,7 +119,10 @@ pub struct Client {
 impl Client {
     /// Reads the certificates, unless all of `urls` are in the clear. Answers of more than
     /// `max_answer` bytes are refused.
-    pub(crate) fn new(
+    ///
+    /// # Errors
+    /// When the certificates cannot be read.
+    pub fn new(
         urls: &[String],
         ca_file: Option<&Path>,
         timeout: Duration,
@@ -124,7 +139,10 @@ impl Client {
     }
 
     /// Sends a request, and waits for the complete answer.
-    pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer, Error> {
+    ///
+    /// # Errors
+    /// When no complete answer comes in time. An answer of any status is no error.
+    pub async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer, Error> {
         match timeout(self.timeout, self.exchange(request)).await {
             Ok(answer) => answer,
             Err(_) => Err(Error::Silent(self.timeout)),
@@ -184,7 +202,7 @@ fn authorities(path: &Path) -> Result<RootCertStore, Error> {
 ///
 /// # Errors
 /// When there can be no runtime for them.
-pub(crate) fn block_on<T>(requests: impl Future<Output = T>) -> Result<T, Error> {
+pub fn block_on<T>(requests: impl Future<Output = T>) -> Result<T, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Error::Unreachable(error.to_string()))?;
     let answer = runtime.block_on(requests);
@@ -194,12 +212,18 @@ pub(crate) fn block_on<T>(requests: impl Future<Output = T>) -> Result<T, Error>
 }
 
 /// Reads a secret that is sent to a server.
-pub(crate) fn secret(path: &Path) -> Result<String, Error> {
+///
+/// # Errors
+/// When the file cannot be read, or is not text.
+pub fn secret(path: &Path) -> Result<String, Error> {
     read_secret_text(path).map_err(|error| Error::file(path, &error))
 }
 
 /// Returns a header with a secret from `path`; see [`HeaderValue::is_sensitive`].
-pub(crate) fn sensitive(text: String, path: &Path) -> Result<HeaderValue, Error> {
+///
+/// # Errors
+/// When the text cannot be in a header.
+pub fn sensitive(text: String, path: &Path) -> Result<HeaderValue, Error> {
     let mut value = HeaderValue::try_from(text)
         .map_err(|_| Error::file(path, &"it holds what cannot stand in a header"))?;
     value.set_sensitive(true);
@@ -207,7 +231,8 @@ pub(crate) fn sensitive(text: String, path: &Path) -> Result<HeaderValue, Error>
 }
 
 /// Returns a server's text as one line for the log.
-pub(crate) fn shortened(text: &str) -> String {
+#[must_use]
+pub fn shortened(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let line = visible(&line);
     let mut shown: String = line.chars().take(MAX_SHOWN).collect();

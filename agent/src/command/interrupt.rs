@@ -1,4 +1,4 @@
-//! Ctrl-C ends a follower with a closing line.
+//! Ctrl-C and the end of its time end a follower with a closing line.
 
 use std::{
     net::Shutdown,
@@ -8,6 +8,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use anyhow::Context;
@@ -16,6 +17,13 @@ use nix::sys::signal::{SigSet, Signal};
 /// Exit status of a process that SIGINT ends, as a shell reports it.
 const BY_SIGINT: i32 = 130;
 
+/// Exit status of a process that writes to a blocked output when its time has ended.
+const BLOCKED: i32 = 1;
+
+/// Time for the output to be written after the follower's time has ended. The reader may be gone
+/// without closing its end, as when `kubectl exec` is killed.
+const BLOCKED_LIMIT: Duration = Duration::from_secs(2);
+
 /// Waits for SIGINT and SIGTERM on a thread of its own, and ends the connection then, so that a read of
 /// it returns. A second signal ends the process: its output may be blocked.
 pub(super) struct Interrupt(Arc<State>);
@@ -23,6 +31,7 @@ pub(super) struct Interrupt(Arc<State>);
 #[derive(Default)]
 struct State {
     is_requested: AtomicBool,
+    is_expired: AtomicBool,
     connection: Mutex<Option<UnixStream>>,
 }
 
@@ -54,9 +63,33 @@ impl Interrupt {
     /// Sets the connection that a signal ends.
     pub(super) fn ends(&self, connection: UnixStream) {
         *self.0.lock() = Some(connection);
-        if self.is_requested() {
+        if self.is_requested() || self.is_expired() {
             self.0.end();
         }
+    }
+
+    /// Ends the connection after `duration`, and the process soon after that.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub(super) fn expires_after(&self, duration: Duration) -> anyhow::Result<()> {
+        let shared = self.0.clone();
+        thread::Builder::new()
+            .name("deadline".to_owned())
+            .spawn(move || {
+                thread::sleep(duration);
+                shared.is_expired.store(true, Ordering::Release);
+                shared.end();
+                thread::sleep(BLOCKED_LIMIT);
+                std::process::exit(BLOCKED);
+            })
+            .context("cannot start the thread that waits for the end of the time")?;
+        Ok(())
+    }
+
+    /// Returns true after the time of [`Self::expires_after`].
+    pub(super) fn is_expired(&self) -> bool {
+        self.0.is_expired.load(Ordering::Acquire)
     }
 
     pub(super) fn is_requested(&self) -> bool {
