@@ -55,7 +55,21 @@ const BACKSLASH: u8 = 1;
 /// its target ends before the labels that precede the pointer; so there is no loop and nothing is
 /// read twice. The text is charged for pointers and labels.
 pub(super) fn write(cursor: &mut Cursor<'_>, text: &mut Text) -> Option<()> {
-    write_plain(cursor, text).or_else(|| write_any(cursor, text))
+    write_noting_letters(cursor, text).map(|_| ())
+}
+
+/// Appends the name like [`write`], and returns what is known about its letters.
+pub(super) fn write_noting_letters(cursor: &mut Cursor<'_>, text: &mut Text) -> Option<Letters> {
+    write_plain(cursor, text).or_else(|| write_any(cursor, text).map(|()| Letters::Unknown))
+}
+
+/// The letters of a name as they were sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Letters {
+    /// The name is uncompressed, and no letter is in upper case.
+    Lower,
+    /// They were not looked at, or one is in upper case.
+    Unknown,
 }
 
 /// Writes an uncompressed name that has only letters, digits, hyphens and underscores, as nearly
@@ -64,7 +78,7 @@ pub(super) fn write(cursor: &mut Cursor<'_>, text: &mut Text) -> Option<()> {
 /// The wire format equals the text except for the lengths: the first precedes the text and each
 /// other one takes the place of a dot, so 16 octets take one step. Lengths that are plain
 /// characters themselves, `-` and digits, are left to `write_any`.
-fn write_plain(cursor: &mut Cursor<'_>, text: &mut Text) -> Option<()> {
+fn write_plain(cursor: &mut Cursor<'_>, text: &mut Text) -> Option<Letters> {
     /// The first length that is also a plain character.
     const HYPHEN: u8 = b'-';
     let wire = cursor.left();
@@ -81,19 +95,21 @@ fn write_plain(cursor: &mut Cursor<'_>, text: &mut Text) -> Option<()> {
     if labels == 0 || root >= MAX_OCTETS {
         return None;
     }
-    let (start, mut plain, mut at) = (text.len(), 0, 1);
+    let (start, mut plain, mut upper, mut at) = (text.len(), 0, 0, 1);
     while at < root {
         let length = (root - at).min(16);
-        let (block, plain_here) = match wire.get(at..)?.first_chunk() {
-            Some(block) => plain_text(block, length),
-            None => {
-                let mut block = [0; 16];
-                block.get_mut(..length)?.copy_from_slice(wire.get(at..root)?);
-                plain_text(&block, length)
-            }
-        };
+        let PlainText { text: block, plain: plain_here, upper: upper_here } =
+            match wire.get(at..)?.first_chunk() {
+                Some(block) => plain_text(block, length),
+                None => {
+                    let mut block = [0; 16];
+                    block.get_mut(..length)?.copy_from_slice(wire.get(at..root)?);
+                    plain_text(&block, length)
+                }
+            };
         text.block(&block, length);
         plain += usize::from(plain_here);
+        upper |= upper_here;
         at += length;
     }
     // Every octet must be plain except for the lengths, the first of which is not included.
@@ -102,17 +118,27 @@ fn write_plain(cursor: &mut Cursor<'_>, text: &mut Text) -> Option<()> {
         return None;
     }
     cursor.seek(cursor.offset() + root + 1);
-    Some(())
+    Some(if upper == 0 { Letters::Lower } else { Letters::Unknown })
 }
 
-/// Returns plain characters in lower case, a dot for everything else, and how many of the first
-/// `length` octets are plain. Without branches, so that all 16 are processed at once.
+/// Octets of a name as text.
+struct PlainText {
+    /// Plain characters in lower case, and a dot for everything else.
+    text: [u8; 16],
+    /// Number of plain octets.
+    plain: u8,
+    /// Not 0 if an octet is a letter in upper case.
+    upper: u8,
+}
+
+/// Converts octets, of which the first `length` count. Without branches, so that all 16 are processed at
+/// once.
 #[inline]
-fn plain_text(octets: &[u8; 16], length: usize) -> ([u8; 16], u8) {
+fn plain_text(octets: &[u8; 16], length: usize) -> PlainText {
     const POSITIONS: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
     // It is at most 16.
     let length = length.to_le_bytes()[0];
-    let (mut text, mut plain) = ([0; 16], 0);
+    let (mut text, mut plain, mut upper) = ([0; 16], 0, 0);
     for ((text, octet), position) in text.iter_mut().zip(octets).zip(POSITIONS) {
         let lower = octet | u8::from(octet.wrapping_sub(b'A') < 26) << 5;
         let is_plain = (lower.wrapping_sub(b'a') < 26)
@@ -121,8 +147,9 @@ fn plain_text(octets: &[u8; 16], length: usize) -> ([u8; 16], u8) {
             | (lower == b'_');
         *text = if is_plain { lower } else { b'.' };
         plain += u8::from(is_plain & (position < length));
+        upper |= if position < length { octet ^ lower } else { 0 };
     }
-    (text, plain)
+    PlainText { text, plain, upper }
 }
 
 /// Writes any name.
@@ -342,21 +369,24 @@ mod tests {
         let mut plain_names = 0;
         for (length, octet) in (1..=63).flat_map(|length| (0..=u8::MAX).map(move |o| (length, o))) {
             // The octet is at the end of a label of this length, before and after other labels.
-            let label = [&[length][..], &vec![b'A'; usize::from(length) - 1], &[octet]].concat();
+            let letter = if length % 2 == 0 { b'A' } else { b'a' };
+            let label = [&[length][..], &vec![letter; usize::from(length) - 1], &[octet]].concat();
             for wire in [
-                [&label[..], b"\x03www\x04Test\0"].concat(),
+                [&label[..], b"\x03www\x04test\0"].concat(),
                 [b"\x03a-b\x10_abcdefghij01234", &label[..], b"\0"].concat(),
                 [&label.repeat(4)[..], &[0]].concat(),
             ] {
-                let read = |write: fn(&mut Cursor<'_>, &mut Text) -> Option<()>| {
-                    let (mut cursor, mut text) = (Cursor::new(&wire), Text::default());
-                    let written = write(&mut cursor, &mut text);
-                    (written.map(|()| cursor.offset()), text.finish())
-                };
-                let (plain, any) = (read(write_plain), read(write_any));
-                if plain.0.is_some() {
+                let (mut cursor, mut text) = (Cursor::new(&wire), Text::default());
+                let letters = write_plain(&mut cursor, &mut text);
+                let plain = (letters.map(|_| cursor.offset()), text.finish());
+                let (mut cursor, mut text) = (Cursor::new(&wire), Text::default());
+                let any = write_any(&mut cursor, &mut text);
+                let any = (any.map(|()| cursor.offset()), text.finish());
+                if let Some(letters) = letters {
                     plain_names += 1;
                     assert_eq!(plain, any);
+                    let is_lower = !wire.iter().any(u8::is_ascii_uppercase);
+                    assert_eq!(letters == Letters::Lower, is_lower);
                 } else {
                     assert_eq!(plain.1, "", "nothing is left behind");
                 }

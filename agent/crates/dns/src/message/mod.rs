@@ -83,6 +83,7 @@ pub struct Message {
     octets: Vec<u8>,
     questions: Vec<QuestionSpans>,
     name_as_sent: Option<Span>,
+    is_name_lower: bool,
     answers: Vec<RecordSpans>,
     updates: Vec<RecordSpans>,
     authorities: Vec<RecordSpans>,
@@ -190,6 +191,15 @@ impl Message {
         self.name_as_sent.map(|span| self.text(span))
     }
 
+    /// Returns true if the name of the first question was sent uncompressed and without letters in
+    /// upper case. Of names with other characters than letters, digits, hyphens and underscores, this
+    /// is not known, and false.
+    #[inline]
+    #[must_use]
+    pub const fn is_name_lower(&self) -> bool {
+        self.is_name_lower
+    }
+
     /// Returns the entries of the question section after the first.
     pub fn more_questions(&self) -> impl ExactSizeIterator<Item = Question<'_>> {
         self.questions.iter().skip(1).map(|spans| self.view_question(spans))
@@ -281,6 +291,7 @@ impl Message {
         self.octets.clear();
         self.questions.clear();
         self.name_as_sent = None;
+        self.is_name_lower = false;
         self.answers.clear();
         self.updates.clear();
         self.authorities.clear();

@@ -1,7 +1,12 @@
 //! Reads the sections of a message in one pass.
 
 use super::{
-    super::{cursor::Cursor, name, rdata, text::Text},
+    super::{
+        cursor::Cursor,
+        name::{self, Letters},
+        rdata,
+        text::Text,
+    },
     Kept, Message, ParseStatus, QuestionSpans, RecordSpans, Span, UPDATE, extent,
 };
 
@@ -26,6 +31,8 @@ pub(super) struct Sections<'m, 'w> {
     /// The last name that was an owner or a whole RDATA; the owners of records after a CNAME, and
     /// of further records of a set, point to it.
     latest: Name,
+    /// The letters of the name that was written last.
+    letters: Letters,
     /// True if a limit of the text was reached: nothing more is stored.
     full: bool,
     kept: Kept,
@@ -60,8 +67,8 @@ impl<'m, 'w> Sections<'m, 'w> {
     /// OPT record.
     pub(super) fn read(message: &'m mut Message, wire: Cursor<'w>, work_limit: usize, kept: Kept) {
         let text = Text::reuse(std::mem::take(&mut message.text), work_limit);
-        let (first, latest) = (Name::UNKNOWN, Name::UNKNOWN);
-        let mut sections = Self { message, wire, text, first, latest, full: false, kept };
+        let (first, latest, letters) = (Name::UNKNOWN, Name::UNKNOWN, Letters::Unknown);
+        let mut sections = Self { message, wire, text, first, latest, letters, full: false, kept };
         if let Err(status) = sections.walk() {
             sections.flaw(status);
         }
@@ -104,10 +111,10 @@ impl<'m, 'w> Sections<'m, 'w> {
         };
         let (qtype, qclass) = (self.wire.u16()?, self.wire.u16()?);
         let is_first = self.message.questions.is_empty() && !self.full;
-        let start_as_sent = extent(self.text.len());
-        if is_first && name::write_as_sent(&mut sent, &mut self.text).is_some() {
-            let end = extent(self.text.len());
-            self.message.name_as_sent = Some(Span { start: start_as_sent, end });
+        if is_first && self.letters == Letters::Lower {
+            self.message.is_name_lower = true;
+        } else if is_first {
+            self.name_as_sent(&mut sent);
         }
         self.drop_when_full(start);
         if let (Some(name), false) = (name, self.full) {
@@ -119,6 +126,15 @@ impl<'m, 'w> Sections<'m, 'w> {
             }
         }
         Some(())
+    }
+
+    /// Keeps the name at the cursor with its letters as they were sent, if any is in upper case.
+    #[cold]
+    fn name_as_sent(&mut self, sent: &mut Cursor<'w>) {
+        let start = extent(self.text.len());
+        if name::write_as_sent(sent, &mut self.text).is_some() {
+            self.message.name_as_sent = Some(Span { start, end: extent(self.text.len()) });
+        }
     }
 
     /// Reads a record into `list`, unless the text is full. Malformed RDATA is a `flaw`.
@@ -260,10 +276,11 @@ impl<'m, 'w> Sections<'m, 'w> {
 
     fn write_name(&mut self, wire: &mut Cursor<'w>) -> Option<Span> {
         let start = self.text.len();
-        if name::write(wire, &mut self.text).is_none() {
+        let Some(letters) = name::write_noting_letters(wire, &mut self.text) else {
             self.text.truncate(start);
             return None;
-        }
+        };
+        self.letters = letters;
         Some(Span { start: extent(start), end: extent(self.text.len()) })
     }
 

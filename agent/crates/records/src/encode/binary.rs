@@ -35,6 +35,9 @@ const LARGEST_BLOCK: usize = 16;
 /// Maximum size in bytes of the large buffer that is kept for the next large record.
 const MAX_KEPT_BUFFER: usize = 64 * 1_024;
 
+/// Branch 1 of an optional, as an Avro long.
+pub(super) const SOME: u8 = 2;
+
 /// A position beyond every buffer, whatever is added to it.
 const OVERFLOW: usize = usize::MAX / 2;
 
@@ -207,6 +210,12 @@ impl<R: Buffer + ?Sized> Binary<'_, R> {
         self.at += 1;
     }
 
+    /// Writes branch 1 of an optional.
+    #[inline(always)]
+    pub(super) fn some(&mut self) {
+        self.block([SOME], 1);
+    }
+
     /// Writes the first `length` bytes of a block; its other bytes must be zeros.
     #[inline(always)]
     pub(super) fn block<const N: usize>(&mut self, block: [u8; N], length: usize) {
@@ -256,8 +265,29 @@ impl<R: Buffer + ?Sized> Binary<'_, R> {
     /// Writes an Avro string or bytes.
     #[inline(always)]
     pub(super) fn bytes(&mut self, bytes: &[u8]) {
-        self.length(bytes.len());
-        self.raw(bytes);
+        // Names and addresses, mostly.
+        match bytes.len() {
+            4..=7 => self.halves::<4>(bytes),
+            8..=16 => self.halves::<8>(bytes),
+            17..=32 => self.halves::<16>(bytes),
+            length => {
+                self.length(length);
+                self.raw(bytes);
+            }
+        }
+    }
+
+    /// Writes `N` to `2 * N` bytes and their number, as two blocks that may overlap: a copy of unknown size
+    /// takes longer.
+    #[inline(always)]
+    fn halves<const N: usize>(&mut self, bytes: &[u8]) {
+        let (Some(first), Some(last)) = (bytes.first_chunk::<N>(), bytes.last_chunk::<N>()) else {
+            return;
+        };
+        // A number below 64 takes one byte.
+        self.block([bytes.len().to_le_bytes()[0] << 1], 1);
+        self.block(*first, bytes.len() - N);
+        self.block(*last, N);
     }
 }
 
@@ -318,6 +348,11 @@ impl Value for bool {
     fn push<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
         out.block([u8::from(*self)], 1);
     }
+
+    #[inline(always)]
+    fn push_some<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
+        out.block([SOME, u8::from(*self)], 2);
+    }
 }
 
 impl Value for &str {
@@ -332,10 +367,7 @@ impl<V: Value> Value for Option<V> {
     fn push<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
         match self {
             None => out.zero(),
-            Some(value) => {
-                out.block([2], 1);
-                value.push(out);
-            }
+            Some(value) => value.push_some(out),
         }
     }
 
@@ -401,6 +433,19 @@ mod tests {
                 push_long(&mut bytes, value);
                 assert_eq!(encoded_value(value), bytes, "{value}");
             }
+        }
+    }
+
+    #[test]
+    fn texts_of_every_length_are_their_length_and_their_bytes() {
+        for length in 0_u8..100 {
+            let text: Vec<u8> = (1..=length).collect();
+            let (mut out, mut expected) = (Vec::new(), Vec::new());
+            RecordBuffers::default().append(&Text(&text), &mut out);
+            push_long(&mut expected, length.into());
+            expected.extend(&text);
+            expected.push(0);
+            assert_eq!(out, expected);
         }
     }
 

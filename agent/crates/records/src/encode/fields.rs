@@ -39,6 +39,13 @@ pub(super) trait Value: Serialize {
     /// Appends the value (Avro 1.12, "Binary Encoding").
     fn push<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>);
 
+    /// Appends the value after the branch of an optional that has one.
+    #[inline(always)]
+    fn push_some<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
+        out.some();
+        self.push(out);
+    }
+
     /// Passes itself to `f` as its fields in the flat profile: by default unchanged.
     #[inline(always)]
     fn flat<F: Fields>(self, name: &'static str, f: &mut F) -> Result<(), F::Error>

@@ -17,7 +17,7 @@ use tap53_transactions::{
 use super::{
     Attribution, NodeRole, OwnerSource,
     address::AddressText,
-    binary::{Binary, Buffer},
+    binary::{Binary, Buffer, SOME},
     fields::{Fields, Named, Value},
     flat::{Hex, Line, Lines, MAX_LABELS, Millis, Owned, Text, Words, companion},
     mnemonic::Mnemonic,
@@ -89,6 +89,11 @@ impl Value for Symbol {
     fn push<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
         // An Avro int; no enum here has more than 63 symbols.
         out.block([self.position << 1], 1);
+    }
+
+    #[inline(always)]
+    fn push_some<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
+        out.block([SOME, self.position << 1], 2);
     }
 
     #[inline(always)]

@@ -271,8 +271,13 @@ impl Table {
 
 /// Returns the hash of a question; 0 without a question.
 fn question_hash(hasher: &DefaultHashBuilder, question: Option<Question<'_>>) -> u32 {
+    let Some(question) = question else { return 0 };
+    let mut hash = hasher.build_hasher();
+    hash.write(question.name.as_bytes());
+    hash.write_u32(u32::from(question.qtype) << 16 | u32::from(question.qclass));
     #[expect(clippy::cast_possible_truncation, reason = "any bits of a hash will do")]
-    question.map_or(0, |question| hasher.hash_one(question) as u32 | 1)
+    let hash = hash.finish() as u32;
+    hash | 1
 }
 
 #[cfg(test)]

@@ -76,7 +76,8 @@ impl Table {
             QUERIES_PER_KEY
         };
         self.crowded = oldest.filter(|_| passed >= most).map(|(_, slot)| (slot, hash));
-        let hashes = QueryHashes { key: hash, question, case: case_hash(&self.hasher, wire) };
+        let case = case_hash(&self.hasher, &query.message, wire);
+        let hashes = QueryHashes { key: hash, question, case };
         let number = self.insert(hashes, flow, query, again);
         self.index_sighting(number, wire);
         Observed::Waits

@@ -36,7 +36,7 @@ impl Table {
         response: &'a mut Box<Observation>,
         wire: &[u8],
     ) -> Observed<'a> {
-        let hashes = self.hash_response(hash, wire);
+        let hashes = self.hash_response(hash, response, wire);
         let (slots, recent, hasher) = (&self.slots, &self.recent, &self.hasher);
         let question = response.message.question();
         let answers = |slot: &u32| {
@@ -82,10 +82,10 @@ impl Table {
         // Some clusters run their resolvers at port 5353.
         let asked = self.question_hash(question);
         if self.recent.exchange(hash, asked, response.at_ns).is_some() {
-            let hashes = self.hash_response(hash, wire);
+            let hashes = self.hash_response(hash, response, wire);
             return self.conclude(None, hash, hashes, question, flow, response);
         }
-        let hashes = self.hash_response(hash, wire);
+        let hashes = self.hash_response(hash, response, wire);
         // The key to remember it by if no query is pending: preferably that of an earlier exchange.
         let mut fallback = None;
         for (key, question) in multicast::Key::of_response(*flow, &response.message) {
@@ -202,11 +202,23 @@ impl Table {
 
     /// Returns the hashes of a response's bytes; `hash` is that of its flow and identifier.
     #[inline]
-    pub(super) fn hash_response<'b>(&self, hash: u64, wire: &'b [u8]) -> ResponseHashes<'b> {
+    fn hash_response<'b>(
+        &self,
+        hash: u64,
+        response: &Observation,
+        wire: &'b [u8],
+    ) -> ResponseHashes<'b> {
+        let case = case_hash(&self.hasher, &response.message, wire);
+        ResponseHashes { wire, content: self.hash_content(hash, wire), case }
+    }
+
+    /// Returns the hash of a response's bytes and of `hash`.
+    #[inline]
+    pub(super) fn hash_content(&self, hash: u64, wire: &[u8]) -> u64 {
         let mut content = self.hasher.build_hasher();
         content.write_u64(hash);
         content.write(wire);
-        ResponseHashes { wire, content: content.finish(), case: case_hash(&self.hasher, wire) }
+        content.finish()
     }
 
     /// Returns the signs of tampering at a query and its response.

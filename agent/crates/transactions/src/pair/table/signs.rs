@@ -1,6 +1,9 @@
 //! Data from which signs of tampering are recognised.
 
-use std::hash::{BuildHasher, Hasher};
+use std::{
+    hash::{BuildHasher, Hasher},
+    net::IpAddr,
+};
 
 use hashbrown::DefaultHashBuilder;
 use tap53_dns::{Flow, Message};
@@ -21,7 +24,12 @@ const TRACKED_INTERFACES: usize = 64;
 /// other names, which are nearly all; 0 if there is no name to compare. The names of two messages
 /// with an equal question differ in case if these values differ.
 #[inline]
-pub(super) fn case_hash(hasher: &DefaultHashBuilder, wire: &[u8]) -> u32 {
+pub(super) fn case_hash(hasher: &DefaultHashBuilder, message: &Message, wire: &[u8]) -> u32 {
+    if message.is_name_lower() { LOWER_CASE } else { case_hash_of_name(hasher, wire) }
+}
+
+#[cold]
+fn case_hash_of_name(hasher: &DefaultHashBuilder, wire: &[u8]) -> u32 {
     let Some(question) = wire.get(Message::HEADER_SIZE..) else { return 0 };
     let mut end = 0;
     loop {
@@ -125,7 +133,16 @@ const fn place(target: u64) -> usize {
 /// Returns the hash of what a forged response and its target have in common: client and question.
 #[inline]
 pub(super) fn target_hash(hasher: &DefaultHashBuilder, flow: &Flow, question: u32) -> u64 {
-    hasher.hash_one((flow.client, flow.transport, question))
+    let mut hash = hasher.build_hasher();
+    // The number of an IPv4 address is not that of the IPv4-mapped one; equal numbers would only share
+    // a place.
+    hash.write_u128(match flow.client.ip() {
+        IpAddr::V4(address) => address.to_bits().into(),
+        IpAddr::V6(address) => address.to_bits(),
+    });
+    let port = u32::from(flow.client.port()) << 1 | flow.transport as u32;
+    hash.write_u64(u64::from(port) << 32 | u64::from(question));
+    hash.finish()
 }
 
 /// The directions in which responses pass the interfaces that saw their queries.

@@ -234,7 +234,7 @@ fn a_zone_transfer_at_two_interfaces_is_recorded_once() {
     let mut slots = HashSet::new();
     let messages: Vec<u8> = (0..=255)
         .filter(|octet| {
-            let content = table.hash_response(key, &response(*octet)).content;
+            let content = table.hash_content(key, &response(*octet));
             slots.insert(content % PLACES as u64)
         })
         .take(50)
