@@ -48,7 +48,7 @@ fn a_running_agent_marks_a_tunnel() -> Result<()> {
         records.len(),
         captured.len()
     );
-    let first = records.iter().position(|record| has_tunnel(record));
+    let first = records.iter().position(has_tunnel);
     let first = first.with_context(|| format!("none of {} records is marked", records.len()))?;
     println!("marked from query {} of {}", first + 1, records.len());
     ensure!(first < QUERIES, "marked from query {} only", first + 1);

@@ -123,6 +123,7 @@ telemetry:
   enabled: false
   listen: "[::1]:9999"
   heartbeat_timeout_ms: 2000
+  pod_interfaces: each
   otlp:
     endpoint: https://collector/otlp
     headers: {X-Scope: dns}
@@ -343,6 +344,7 @@ fn every_key_reaches_its_field() {
         enabled: false,
         listen: "[::1]:9999".parse().unwrap(),
         heartbeat_timeout: Duration::from_secs(2),
+        pod_interfaces: PodInterfaces::Each,
         otlp: Some(otlp),
     };
     assert_eq!(config.telemetry, telemetry);

@@ -115,6 +115,10 @@ impl Reader<'_> {
                     self.outcome.notes.push(why);
                     break;
                 }
+                Some(Item::Displaced(why)) => {
+                    self.outcome.errors.push(Error::Displaced(why));
+                    break;
+                }
             }
             if self.following.is_empty() {
                 self.take()?;

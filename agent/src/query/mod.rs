@@ -98,6 +98,9 @@ pub enum Error {
          or query files of the agent"
     )]
     Missed(u64),
+    /// The agent ended the connection for a newer follower, so later records are missing in the result.
+    #[error("{0}")]
+    Displaced(String),
     /// The result cannot be written.
     #[error("cannot write the result: {0}")]
     Output(std::io::Error),
