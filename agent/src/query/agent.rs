@@ -111,7 +111,7 @@ impl Reader<'_> {
                         break;
                     }
                 }
-                Some(Item::End(why)) => {
+                Some(Item::End(why) | Item::Displaced(why)) => {
                     self.outcome.notes.push(why);
                     break;
                 }
