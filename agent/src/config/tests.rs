@@ -14,6 +14,7 @@ use tap53_otlp::config::{Compression, OtlpConfig};
 use tap53_records::encode::{Key, Profile};
 
 use super::*;
+use crate::telemetry::config::PodInterfaces;
 
 mod flags;
 mod problems;
