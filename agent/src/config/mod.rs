@@ -38,7 +38,7 @@ pub use warning::Warning;
 
 pub use crate::{
     control::config::{CONTROL_SOCKET, ControlConfig},
-    keep::config::{KeepConfig, KeepRule},
+    keep::config::{KeepConfig, KeepRule, RecordFilterConfig},
     runs::config::StateConfig,
     telemetry::{
         config::TelemetryConfig,
@@ -120,23 +120,6 @@ pub struct Config {
     pub shutdown: ShutdownConfig,
     /// The agent's own log.
     pub log: LogConfig,
-}
-
-/// The `filter` section: by what is on the wire, and by the client's pod.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct RecordFilterConfig {
-    /// Names, types and addresses.
-    #[serde(flatten)]
-    pub exchanges: FilterConfig,
-    /// Namespaces, workloads and labels.
-    #[serde(flatten)]
-    pub pods: PodFilterConfig,
-}
-
-impl RecordFilterConfig {
-    fn read(section: &mut Section<'_>, known: &KnownPods) -> Self {
-        Self { exchanges: FilterConfig::read(section), pods: PodFilterConfig::read(section, known) }
-    }
 }
 
 /// Records: which there are, and their content.

@@ -1,11 +1,35 @@
-//! The `record.keep` section.
+//! The sections that decide which transactions become records: `filter` and `record.keep`.
 
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
-use tap53_attribution::pod_selection::{PodSelector, config::KnownPods};
+use tap53_attribution::pod_selection::{
+    PodSelector,
+    config::{KnownPods, PodFilterConfig},
+};
 use tap53_base::settings::{Section, Value, choice, milliseconds};
-use tap53_transactions::sampling::{Notables, SampleKey, Share};
+use tap53_transactions::{
+    filter::config::FilterConfig,
+    sampling::{Notables, SampleKey, Share},
+};
+
+/// The `filter` section: by what is on the wire, and by the client's pod.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct RecordFilterConfig {
+    /// Names, types and addresses.
+    #[serde(flatten)]
+    pub exchanges: FilterConfig,
+    /// Namespaces, workloads and labels.
+    #[serde(flatten)]
+    pub pods: PodFilterConfig,
+}
+
+impl RecordFilterConfig {
+    /// Reads the section.
+    pub fn read(section: &mut Section<'_>, known: &KnownPods) -> Self {
+        Self { exchanges: FilterConfig::read(section), pods: PodFilterConfig::read(section, known) }
+    }
+}
 
 /// The transactions that become records.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

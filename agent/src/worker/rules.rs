@@ -14,9 +14,9 @@ use tap53_transactions::{
     privacy::{Policy, config::PrivacyConfig},
 };
 
-use crate::{
+use crate::keep::{
+    Decision, Keep,
     config::{KeepConfig, RecordFilterConfig},
-    keep::{Decision, Keep},
 };
 
 /// Filters, the rules of what is kept, and privacy rules. They change together: no record is created under

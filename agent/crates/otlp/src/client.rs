@@ -18,7 +18,7 @@ use tap53_http::{Answer, block_on, secret, sensitive, shortened};
 
 use crate::{
     config::{Compression, OtlpConfig},
-    status::Failure,
+    failure::Failure,
 };
 
 /// The most bytes of an answer.

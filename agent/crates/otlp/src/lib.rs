@@ -15,6 +15,7 @@
 mod client;
 pub mod config;
 mod exporter;
+mod failure;
 mod failure_log;
 mod metric;
 mod request;
@@ -24,5 +25,6 @@ mod tests;
 
 pub use client::try_collector;
 pub use exporter::{Exporter, Source};
+pub use failure::Failure;
 pub use metric::{Attributes, Distribution, Metric, Metrics, Number, Points};
-pub use status::{Failing, Failure, SharedStatus, Status};
+pub use status::{Failing, SharedStatus, Status};

@@ -9,7 +9,7 @@ use crate::{
     rebinding::is_private,
     recent::Recent,
     signal::{Signal, Signals},
-    state::Shared,
+    state::{Shared, SharedSignals},
     tunnel::Sign,
     window::INTERVAL_S,
 };
@@ -44,11 +44,15 @@ pub struct Detector {
     recent: Recent,
 }
 
-impl Detector {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, recent: Recent::new() }
+impl SharedSignals {
+    /// Creates the detector of one more worker.
+    #[must_use]
+    pub fn detector(&self) -> Detector {
+        Detector { shared: self.shared.clone(), recent: Recent::new() }
     }
+}
 
+impl Detector {
     /// Returns the signals of an exchange, whose answer has these addresses as text. Never allocates.
     #[inline]
     pub fn observe<'a>(

@@ -21,7 +21,6 @@ use tap53_base::{
 use crate::{
     burst::Burst,
     config::SignalsConfig,
-    detector::Detector,
     first_seen::FirstSeen,
     rebinding::Suffixes,
     recent::Recent,
@@ -40,7 +39,7 @@ const DAY_US: i64 = 86_400_000_000;
 /// dropped.
 #[derive(Clone)]
 pub struct SharedSignals {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     _writer: Option<Arc<Background>>,
 }
 
@@ -107,12 +106,6 @@ impl SharedSignals {
         let empty = Restored::empty(domains_bytes(&config, 1), identity);
         let shared = Shared::new(&config, 1, empty, SeedableRandomState::fixed());
         Self { shared: Arc::new(shared), _writer: None }
-    }
-
-    /// Creates the detector of one more worker.
-    #[must_use]
-    pub fn detector(&self) -> Detector {
-        Detector::new(self.shared.clone())
     }
 
     /// Writes what has changed to the state file now.
