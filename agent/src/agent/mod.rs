@@ -19,6 +19,7 @@
 //! - **Every change is logged** with its cause: a line that begins with `audit:` for each request, at
 //!   every log level, and a line for each interface that changed.
 
+mod bypass;
 mod links;
 mod reconciler;
 mod reload;
@@ -52,6 +53,7 @@ use crate::{
     version::{REVISION, VERSION},
     worker::Rules,
 };
+use bypass::Counted;
 use links::Links;
 use reconciler::InterfaceReconciler;
 use reload::FileWatch;
@@ -414,6 +416,8 @@ impl Agent {
         let interfaces = self.interfaces_of_interest(now);
         self.vitals.look_at_interfaces(&interfaces);
         let (ledger, dns) = self.pipeline.ledger_and_dns()?;
+        let bypass =
+            bypass::find(self.reconciler.interfaces(), &interfaces, &Counted::all(&ledger));
         Ok(Status {
             version: VERSION,
             revision: REVISION,
@@ -424,6 +428,7 @@ impl Agent {
             enrichment: self.owners.status(),
             health: self.vitals.health(&interfaces),
             interfaces,
+            bypass,
             ledger: ledger.after(self.runs.previous()),
             dns,
         })
