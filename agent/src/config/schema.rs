@@ -175,7 +175,7 @@ mod tests {
         assert_eq!(schema["additionalProperties"], false);
         for (path, expected) in [
             ("capture.hook", json!({"enum": ["auto", "xdp", "tc"]})),
-            ("capture.snap_length", json!({"type": "integer", "minimum": 1, "maximum": 65_535})),
+            ("capture.snap_length", json!({"type": "integer", "minimum": 1, "maximum": 65_557})),
             ("capture.fragments", json!({"type": "boolean"})),
             ("telemetry.pod_interfaces", json!({"enum": ["summed", "each"]})),
             ("kubernetes.servers.namespace", json!({"type": "string"})),
