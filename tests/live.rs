@@ -2,6 +2,8 @@
 //! changes, privileges are dropped. Other interfaces lose nothing, nothing is left behind, the ledger
 //! balances, and the status matches the kernel's state.
 
+#[path = "live/bypass.rs"]
+mod bypass;
 #[path = "live/hotplug.rs"]
 mod hotplug;
 #[path = "live/kills.rs"]

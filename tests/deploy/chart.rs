@@ -31,10 +31,75 @@ fn helm_lint_accepts_the_chart_and_refuses_unknown_values() -> Result<()> {
         ("networkPolicy.extraEgressPorts[0]=70000", "extraEgressPorts"),
         ("spool.mode=slow", "mode"),
         ("stateVolume=somewhere", "stateVolume"),
+        // The agent's own keys.
+        ("config.captrue.workers=2", "captrue"),
+        ("config.capture.wrokers=2", "wrokers"),
+        ("config.capture.workers=two", "workers"),
+        ("config.capture.hook=xpd", "hook"),
+        ("config.kubernetes.servers.nmaespace=dns", "nmaespace"),
+        ("config.privacy.client_address.hsah.key_file=/k", "client_address"),
+        ("config.log.level=verbose", "level"),
     ] {
         let error = lint(&["--set", value]).expect_err(value);
         assert!(format!("{error:#}").contains(named), "{value}: {error:#}");
     }
+    Ok(())
+}
+
+#[test]
+fn misspelt_keys_of_sinks_are_refused() -> Result<()> {
+    let kafka = r#"{"type":"kafka","brokers":["a:9092"],"topic":"t""#;
+    for (sink, named) in [
+        (format!(r#"{kafka},"compresion":"lz4"}}"#), "compresion"),
+        (format!(r#"{kafka},"tls":{{"cafile":"/ca"}}}}"#), "cafile"),
+        (format!(r#"{kafka},"linger_ms":"20"}}"#), "linger_ms"),
+        (r#"{"type":"kafak"}"#.to_owned(), "type"),
+        (r#"{"type":"stdout","topic":"t"}"#.to_owned(), "topic"),
+    ] {
+        let error = kube::render(&["--set-json", &format!("config.sinks=[{sink}]")])
+            .expect_err("the agent would refuse it");
+        assert!(format!("{error:#}").contains(named), "{sink}: {error:#}");
+    }
+    let options = r#"{"socket.keepalive.enable":"true"}"#;
+    let sinks = format!(r#"config.sinks=[{kafka},"options":{options}}}]"#);
+    kube::render(&["--set-json", &sinks]).map(drop)
+}
+
+/// The complete configuration, with each key and its default, and the examples.
+#[test]
+fn no_valid_configuration_is_refused() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("");
+    let mut files = vec![root.join("deploy/tap53.yaml")];
+    for entry in fs::read_dir(root.join("examples"))? {
+        let path = entry?.path();
+        let is_config = path.extension().is_some_and(|extension| extension == "yaml")
+            && !path.ends_with("kubernetes-values.yaml");
+        files.extend(is_config.then_some(path));
+    }
+    assert!(files.len() > 3, "{files:?}");
+    for file in files {
+        let config: Value = serde_saphyr::from_str(&fs::read_to_string(&file)?)?;
+        let mut config = config.as_object().cloned().context("a section")?;
+        // The chart requires them, and refuses a socket outside of its volumes.
+        config.entry("sinks").or_insert(json!([]));
+        config.remove("control");
+        let values = tempfile::NamedTempFile::new()?;
+        fs::write(values.path(), json!({"config": config}).to_string())?;
+        let path = values.path().to_str().context("a path in UTF-8")?;
+        kube::render(&["--values", path]).with_context(|| file.display().to_string())?;
+    }
+    Ok(())
+}
+
+#[test]
+fn placeholders_are_refused() -> Result<()> {
+    let error = kube::render_defaults(&[]).expect_err("nobody is at that address");
+    let error = format!("{error:#}");
+    assert!(error.contains("config.sinks[0].brokers: kafka.example:9092 is a"), "{error}");
+    let sinks = r#"config.sinks=[{"type":"kafka","brokers":["a:9092"],"topic":"t",
+        "registry":{"urls":["https://r.example"]}}]"#;
+    let error = kube::render_defaults(&["--set-json", sinks]).expect_err("a placeholder");
+    assert!(format!("{error:#}").contains("registry.urls: https://r.example is a"), "{error:#}");
     Ok(())
 }
 

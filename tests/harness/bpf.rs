@@ -197,7 +197,46 @@ impl TcxHolder {
         verdict: i32,
     ) -> Result<Self> {
         let program = load_program(BPF_PROG_TYPE_SCHED_CLS, verdict).context("load the holder")?;
-        let id = id_in_fdinfo(&program, "prog_id:")?;
+        Self::link(&program, namespace, interface, egress, place)
+    }
+
+    /// Attaches a program that delivers each IPv4 packet that arrives at `interface` into the namespace
+    /// of the peer of `device`, as CNIs do by `bpf_redirect_peer` (kernel 5.10).
+    ///
+    /// # Errors
+    /// When there is no such interface, or the kernel has no TCX.
+    pub fn deliver_to_peer(namespace: &Namespace, interface: &str, device: &str) -> Result<Self> {
+        const LOAD_PROTOCOL: u64 = 0x0010_1661;
+        const SKIP_UNLESS_IPV4: u64 = 0x0008_0004_0655;
+        const SET_R1: u64 = 0x01b7;
+        const SET_R2_ZERO: u64 = 0x02b7;
+        const CALL_REDIRECT_PEER: u64 = 155 << 32 | 0x85;
+        const EXIT: u64 = 0x95;
+        const SET_R0_NEXT: u64 = 0xffff_ffff_0000_00b7;
+        let index = namespace.enter(|| Ok(if_nametoindex(device)?))?;
+        let instructions = [
+            LOAD_PROTOCOL,
+            SKIP_UNLESS_IPV4,
+            u64::from(index) << 32 | SET_R1,
+            SET_R2_ZERO,
+            CALL_REDIRECT_PEER,
+            EXIT,
+            SET_R0_NEXT,
+            EXIT,
+        ];
+        let program =
+            load_instructions(BPF_PROG_TYPE_SCHED_CLS, &instructions).context("load a redirect")?;
+        Self::link(&program, namespace, interface, false, Place::First)
+    }
+
+    fn link(
+        program: &OwnedFd,
+        namespace: &Namespace,
+        interface: &str,
+        egress: bool,
+        place: Place,
+    ) -> Result<Self> {
+        let id = id_in_fdinfo(program, "prog_id:")?;
         namespace.enter(|| {
             let create = [
                 program.as_raw_fd().cast_unsigned(),
@@ -275,11 +314,15 @@ pub fn load_passing_program() -> io::Result<OwnedFd> {
 /// Loads a program that has one verdict for every packet.
 fn load_program(program_type: u32, verdict: i32) -> io::Result<OwnedFd> {
     // r0 = verdict; exit.
-    let instructions: [u64; 2] = [u64::from(verdict.cast_unsigned()) << 32 | 0xb7, 0x95];
+    load_instructions(program_type, &[u64::from(verdict.cast_unsigned()) << 32 | 0xb7, 0x95])
+}
+
+fn load_instructions(program_type: u32, instructions: &[u64]) -> io::Result<OwnedFd> {
     let licence = c"GPL";
+    let instruction_count = u32::try_from(instructions.len()).map_err(io::Error::other)?;
     let load = ProgramLoad {
         program_type,
-        instruction_count: 2,
+        instruction_count,
         instructions: instructions.as_ptr() as u64,
         licence: licence.as_ptr() as u64,
         rest: [0; 8],

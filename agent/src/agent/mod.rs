@@ -19,6 +19,7 @@
 //! - **Every change is logged** with its cause: a line that begins with `audit:` for each request, at
 //!   every log level, and a line for each interface that changed.
 
+mod bypass;
 mod links;
 mod reconciler;
 mod reload;
@@ -53,6 +54,7 @@ use crate::{
     version::{REVISION, VERSION},
     worker::Rules,
 };
+use bypass::Counted;
 use links::Links;
 use reconciler::InterfaceReconciler;
 use reload::FileWatch;
@@ -430,6 +432,8 @@ impl Agent {
         let interfaces = self.interfaces_of_interest(now);
         self.vitals.look_at_interfaces(&interfaces);
         let (ledger, dns) = self.pipeline.ledger_and_dns()?;
+        let bypass =
+            bypass::find(self.reconciler.interfaces(), &interfaces, &Counted::all(&ledger));
         Ok(Status {
             version: VERSION,
             revision: REVISION,
@@ -441,6 +445,7 @@ impl Agent {
             health: self.vitals.health(&interfaces),
             interfaces,
             export: self.export.as_ref().map(SharedStatus::read),
+            bypass,
             ledger: ledger.after(self.runs.previous()),
             dns,
         })

@@ -22,7 +22,7 @@ use jiff::{
 };
 use serde_json::Value;
 use tap53::control::{
-    ConfigStatus,
+    Bypass, ConfigStatus,
     client::{Client, StatusAnswer},
 };
 use tap53_base::{
@@ -238,9 +238,10 @@ fn text(answer: &StatusAnswer) -> anyhow::Result<String> {
     text.push_str(&export_text(status.get("export").unwrap_or(&Value::Null), colored));
     text.push('\n');
     text.push_str(&folded_table(&interfaces(status)?, &status["ledger"]));
+    text.push_str(&bypass_text(&status["bypass"], colored));
     // Keys that this version has no text for, such as those of a newer agent.
     for (key, value) in status.as_object().into_iter().flatten() {
-        const SHOWN: [&str; 11] = [
+        const SHOWN: [&str; 12] = [
             "version",
             "revision",
             "node",
@@ -250,6 +251,7 @@ fn text(answer: &StatusAnswer) -> anyhow::Result<String> {
             "export",
             "health",
             "interfaces",
+            "bypass",
             "control",
             "ledger",
         ];
@@ -292,6 +294,13 @@ fn control_text(control: &Value) -> String {
         }
     }
     format!("\ncontrol socket: {}\n", parts.join(", "))
+}
+
+/// Describes the devices that responses go past; nothing if there are none.
+fn bypass_text(bypass: &Value, colored: bool) -> String {
+    let Ok(bypass) = serde_json::from_value::<Bypass>(bypass.clone()) else { return String::new() };
+    let line = format!("{}; capture {} too", bypass.problem(), bypass.add.join(", "));
+    format!("{}\n", paint(colored, Color::Notable, &visible(&line)))
 }
 
 fn config_text(config: &ConfigStatus, colored: bool) -> String {
@@ -383,6 +392,22 @@ mod tests {
         assert_eq!(text, "  pods   3\n  watch\n    error  -\n    since  noon\n");
         assert!(has_content(&value));
         assert!(!has_content(&serde_json::json!({"error": null, "more": [{"a": null}]})));
+    }
+
+    #[test]
+    fn devices_that_responses_go_past_are_named_with_the_interface_to_add() {
+        assert_eq!(bypass_text(&Value::Null, false), "");
+        let bypass = serde_json::json!({"interfaces": ["lxc1"], "add": ["eth0"]});
+        assert_eq!(
+            bypass_text(&bypass, false),
+            "queries arrive at lxc1 and no response leaves there: responses seem to go past, as with \
+             bpf_redirect_peer (Cilium's eBPF host routing); capture eth0 too\n"
+        );
+        let many = ["a", "b", "c", "d", "e"];
+        let bypass = serde_json::json!({"interfaces": many, "add": ["eth0", "eth1"]});
+        let text = bypass_text(&bypass, false);
+        assert!(text.starts_with("queries arrive at a, b, c, 2 more and"), "{text}");
+        assert!(text.ends_with("; capture eth0, eth1 too\n"), "{text}");
     }
 
     #[test]

@@ -15,6 +15,7 @@
 //! - [`Config`] serialises to a file that reads back as the same [`Config`].
 
 mod error;
+mod schema;
 #[cfg(test)]
 mod tests;
 mod warning;
@@ -34,6 +35,7 @@ use tap53_base::settings::{
 };
 
 pub use error::Error;
+pub use schema::json_schema;
 pub use warning::Warning;
 
 pub use crate::{

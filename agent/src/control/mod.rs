@@ -19,5 +19,5 @@ mod socket;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use request::{AnnotationStatus, ConfigStatus, Refusal, Request, Requester, Status};
+pub use request::{AnnotationStatus, Bypass, ConfigStatus, Refusal, Request, Requester, Status};
 pub use server::{Counts, QUEUED, Server};

@@ -77,11 +77,41 @@ pub struct Status {
     /// State of the export of metrics, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub export: Option<tap53_otlp::Status>,
+    /// Devices of pods that responses seem to go past; `None` if there are none.
+    pub bypass: Option<Bypass>,
     /// The ledger.
     pub ledger: Ledger,
     /// Metrics of the DNS as of the moment of the ledger, if they are enabled; in no text and no JSON.
     #[serde(skip)]
     pub dns: Option<DnsReading>,
+}
+
+/// Devices of pods at which queries arrive, and no response leaves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bypass {
+    /// Names of the devices.
+    pub interfaces: Vec<String>,
+    /// Names of interfaces that are not captured, by which the responses may enter the node.
+    pub add: Vec<String>,
+}
+
+impl Bypass {
+    /// Returns the problem, in a sentence without its end.
+    #[must_use]
+    pub fn problem(&self) -> String {
+        const SHOWN: usize = 3;
+        let mut names: Vec<&str> = self.interfaces.iter().take(SHOWN).map(String::as_str).collect();
+        let rest = match self.interfaces.len().saturating_sub(SHOWN) {
+            0 => String::new(),
+            rest => format!("{rest} more"),
+        };
+        names.extend(Some(rest.as_str()).filter(|rest| !rest.is_empty()));
+        format!(
+            "queries arrive at {} and no response leaves there: responses seem to go past, as with \
+             bpf_redirect_peer (Cilium's eBPF host routing)",
+            names.join(", ")
+        )
+    }
 }
 
 /// State of the configuration.

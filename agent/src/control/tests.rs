@@ -101,6 +101,7 @@ pub(crate) fn status() -> Status {
         config: ConfigStatus::default(),
         annotation: AnnotationStatus::default(),
         enrichment: enrich::Status { enabled: true, pods: 3, ..Default::default() },
+        bypass: None,
         health: Health::default(),
         interfaces: vec![interface("eth0")],
         export: None,

@@ -36,7 +36,8 @@ pub fn manifests() -> PathBuf {
     deploy().join("manifests/tap53.yaml")
 }
 
-/// The chart's objects with `arguments` for `helm template`, as `helm install` creates them.
+/// The chart's objects with `arguments` for `helm template`, as `helm install` creates them, and with
+/// brokers in place of the placeholders.
 ///
 /// # Errors
 /// When helm refuses the values, or a template.
@@ -53,6 +54,7 @@ pub fn render_with_warnings(arguments: &[&str]) -> Result<(String, String)> {
     let home = scratch::directory("helm")?;
     let mut command = Command::new(programs()?.path("helm"));
     command.args(["template", RELEASE]).arg(&chart).args(["--namespace", RELEASE, "--skip-tests"]);
+    command.arg("--values").arg(brokers());
     let output = command.args(arguments).env("HOME", home.path()).output()?;
     let (stdout, stderr) =
         (String::from_utf8(output.stdout)?, String::from_utf8_lossy(&output.stderr).into_owned());
@@ -68,10 +70,25 @@ pub fn render_test(arguments: &[&str]) -> Result<String> {
     template(&[&["--show-only", "templates/tests/probe.yaml"], arguments].concat())
 }
 
-fn template(arguments: &[&str]) -> Result<String> {
+/// The same, with the chart's own values.
+///
+/// # Errors
+/// See [`render`].
+pub fn render_defaults(arguments: &[&str]) -> Result<String> {
     let chart = chart();
     let chart = chart.to_str().context("a path in UTF-8")?;
-    let fixed = ["template", RELEASE, chart, "--namespace", RELEASE];
+    helm(&[&["template", RELEASE, chart, "--namespace", RELEASE], arguments].concat())
+}
+
+/// Values with brokers and a registry.
+fn brokers() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("harness/kube/values.yaml")
+}
+
+fn template(arguments: &[&str]) -> Result<String> {
+    let (chart, brokers) = (chart(), brokers());
+    let [chart, brokers] = [&chart, &brokers].map(|path| path.to_str().context("a path in UTF-8"));
+    let fixed = ["template", RELEASE, chart?, "--namespace", RELEASE, "--values", brokers?];
     helm(&[&fixed[..], arguments].concat())
 }
 

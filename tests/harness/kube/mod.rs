@@ -41,8 +41,8 @@ use crate::{
 pub use account::Account;
 pub use audit::Request;
 pub use chart::{
-    RELEASE, chart, copied_files, helm, manifests, render, render_test, render_with_warnings,
-    rendered_manifests,
+    RELEASE, chart, copied_files, helm, manifests, render, render_defaults, render_test,
+    render_with_warnings, rendered_manifests,
 };
 pub use programs::{Programs, are_built, go, programs};
 

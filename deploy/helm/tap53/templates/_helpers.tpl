@@ -201,9 +201,28 @@ hostPath: {path: /var/lib/tap53, type: DirectoryOrCreate}
 {{- default ($include | uniq) $interfaces.include | toJson -}}
 {{- end -}}
 
+{{/* Refuses brokers and registries of the chart's default values, which are nowhere (RFC 2606). */}}
+{{- define "tap53.checkPlaceholders" -}}
+{{- range $number, $sink := .Values.config.sinks -}}
+{{- if eq $sink.type "kafka" -}}
+{{- range $sink.brokers -}}
+{{- if regexMatch "[.]example:[0-9]+$" . -}}
+{{- fail (printf "config.sinks[%d].brokers: %s is a placeholder: name the brokers of your cluster, as host:port" $number .) -}}
+{{- end -}}
+{{- end -}}
+{{- range (default dict $sink.registry).urls -}}
+{{- if regexMatch "[.]example(:[0-9]+)?$" (urlParse .).host -}}
+{{- fail (printf "config.sinks[%d].registry.urls: %s is a placeholder: name your schema registry, or leave registry out" $number .) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The configuration: that of the values, with the host's cgroups, and with spools and state where
      there is a volume for them. */}}
 {{- define "tap53.config" -}}
+{{- include "tap53.checkPlaceholders" . -}}
 {{- $config := deepCopy .Values.config -}}
 {{- $interfaces := default dict $config.interfaces -}}
 {{- $_ := set $interfaces "include" (include "tap53.include" . | fromJsonArray) -}}

@@ -4,6 +4,7 @@
 //! Each part of the agent owns its section, in its `config` module; the agent's `config` combines
 //! them.
 
+mod description;
 mod problem;
 mod suggestion;
 mod tree;
@@ -15,6 +16,7 @@ use std::{
 use glob::Pattern;
 use ipnet::IpNet;
 
+pub use description::Form;
 pub use problem::Problem;
 pub use suggestion::nearest;
 pub use tree::{

@@ -3,13 +3,23 @@
 //! Serde's derived readers stop at the first error. This reader collects problems and continues, so
 //! that an operator sees all of them at once.
 
-use std::{collections::BTreeSet, fmt, ops::RangeInclusive, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    ops::RangeInclusive,
+    path::PathBuf,
+    time::Duration,
+};
 
-use clap::ValueEnum;
+use clap::{ValueEnum, builder::PossibleValue};
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::Spanned;
+use serde_saphyr::{Location, Spanned};
 
-use super::{Problem, suggestion::with_suggestion};
+use super::{
+    Problem,
+    description::{Description, Form},
+    suggestion::with_suggestion,
+};
 
 /// A node of the file.
 pub(super) type Node = Spanned<Value>;
@@ -130,6 +140,8 @@ pub struct Section<'p> {
     known: BTreeSet<String>,
     machine: Machine,
     problems: &'p mut Vec<Problem>,
+    /// Set while keys are described in place of being read.
+    description: Option<Description>,
 }
 
 /// The machine on which a configuration is read.
@@ -164,7 +176,21 @@ impl<'p> Section<'p> {
         problems: &'p mut Vec<Problem>,
         read: impl FnOnce(&mut Section<'_>) -> T,
     ) -> T {
-        Self::open(String::new(), node, machine, problems, read)
+        Self::open(String::new(), node, machine, problems, None, read)
+    }
+
+    /// Describes the keys that `read` takes from a file. Keys that it takes only if another one has a
+    /// certain value need a `node` that has this value.
+    pub fn describe<T>(
+        node: Option<Node>,
+        read: impl FnOnce(&mut Section<'_>) -> T,
+    ) -> BTreeMap<String, BTreeSet<Form>> {
+        let description = Description::default();
+        // A file that is only described has no problems.
+        let mut problems = Vec::new();
+        let open = Some(description.clone());
+        Section::open(String::new(), node, Machine::Other, &mut problems, open, read);
+        description.into_keys()
     }
 
     fn open<T>(
@@ -172,6 +198,7 @@ impl<'p> Section<'p> {
         node: Option<Node>,
         machine: Machine,
         problems: &mut Vec<Problem>,
+        description: Option<Description>,
         read: impl FnOnce(&mut Section<'_>) -> T,
     ) -> T {
         let place = node.as_ref().map(place);
@@ -190,7 +217,7 @@ impl<'p> Section<'p> {
             }
         };
         let known = BTreeSet::new();
-        let mut section = Section { path, place, entries, known, machine, problems };
+        let mut section = Section { path, place, entries, known, machine, problems, description };
         let result = read(&mut section);
         section.report_unknown();
         result
@@ -257,8 +284,9 @@ impl<'p> Section<'p> {
 
     /// Reads the section under `key`, which is empty if the key is missing.
     pub fn section<T>(&mut self, key: &str, read: impl FnOnce(&mut Section<'_>) -> T) -> T {
-        let node = self.take(key);
-        Section::open(self.path_of(key), node, self.machine, self.problems, read)
+        self.describe_key(key, Some(Form::Section));
+        let (node, description) = (self.take(key), self.description.clone());
+        Section::open(self.path_of(key), node, self.machine, self.problems, description, read)
     }
 
     /// Reads the section under `key`; returns `None` if it is missing.
@@ -268,7 +296,8 @@ impl<'p> Section<'p> {
         read: impl FnOnce(&mut Section<'_>) -> T,
     ) -> Option<T> {
         self.known.insert(key.to_owned());
-        self.has(key).then(|| self.section(key, read))
+        let is_read = self.has(key) || self.description.is_some();
+        is_read.then(|| self.section(key, read))
     }
 
     /// Returns the machine on which the configuration is read.
@@ -292,9 +321,22 @@ impl<'p> Section<'p> {
         key: &str,
         check: impl FnOnce(&Value) -> Result<T, String>,
     ) -> Option<T> {
-        let node = self.take(key)?;
+        self.describe_key(key, None);
         let path = self.path_of(key);
-        checked(&node, path, self.problems, check)
+        match (self.take(key), &self.description) {
+            (Some(node), _) => checked(&node, path, self.problems, check),
+            (None, None) => None,
+            (None, Some(description)) => {
+                description.add(path, Some(Form::of(check)));
+                None
+            }
+        }
+    }
+
+    fn describe_key(&self, key: &str, form: Option<Form>) {
+        if let Some(description) = &self.description {
+            description.add(self.path_of(key), form);
+        }
     }
 
     /// Reads the value of `key`. Returns `None` if it is missing or refused, and reports either.
@@ -311,16 +353,21 @@ impl<'p> Section<'p> {
 
     /// Returns true if the file has `key` and no reader has taken it yet.
     pub fn has(&self, key: &str) -> bool {
+        self.describe_key(key, None);
         self.entries.iter().any(|(name, _)| name.value == key)
     }
 
     /// Returns the keys that no reader has taken yet.
     pub fn keys(&self) -> Vec<String> {
+        if let Some(description) = &self.description {
+            description.add(self.path.clone(), Some(Form::Open));
+        }
         self.entries.iter().map(|(name, _)| name.value.clone()).collect()
     }
 
     /// Returns true if `key` has a section as its value.
     pub fn has_section(&self, key: &str) -> bool {
+        self.describe_key(key, None);
         let mut entries = self.entries.iter();
         entries.any(|(name, node)| name.value == key && matches!(node.value, Value::Map(_)))
     }
@@ -333,6 +380,9 @@ impl<'p> Section<'p> {
         check: impl Fn(&Value) -> Result<T, String>,
     ) -> Option<Vec<T>> {
         let path = self.path_of(key);
+        if let Some(description) = &self.description {
+            description.add(path.clone(), Some(Form::List(Box::new(Form::of(&check)))));
+        }
         let items = self.items(key)?;
         let problems = &mut *self.problems;
         Some(
@@ -368,22 +418,42 @@ impl<'p> Section<'p> {
         mut read: impl FnMut(&mut Section<'_>) -> T,
     ) -> Vec<T> {
         let path = self.path_of(key);
-        let items = self.items(key).unwrap_or_default();
+        self.describe_key(key, Some(Form::List(Box::new(Form::Section))));
+        let mut items = self.items(key).unwrap_or_default();
+        if self.description.is_some() && items.is_empty() {
+            items.push(Spanned::new(Value::Null, Location::UNKNOWN, Location::UNKNOWN));
+        }
         let mut results = Vec::with_capacity(items.len());
         for (index, item) in items.into_iter().enumerate() {
             let path = format!("{path}[{index}]");
-            results.push(Section::open(path, Some(item), self.machine, self.problems, &mut read));
+            let (node, description) = (Some(item), self.description.clone());
+            results.push(Section::open(
+                path,
+                node,
+                self.machine,
+                self.problems,
+                description,
+                &mut read,
+            ));
         }
         results
     }
 
     fn items(&mut self, key: &str) -> Option<Vec<Node>> {
-        self.read(key, |value| match value {
+        // Without a description of this key, whose items the caller describes.
+        let (path, node) = (self.path_of(key), self.take(key)?);
+        checked(&node, path, self.problems, |value| match value {
             Value::List(items) => Ok(items.clone()),
             _ => Err("must be a list".to_owned()),
         })
     }
 }
+
+/// Reasons of the checks below, from which [`Form::of`] knows what they accept.
+pub(super) const BOOLEAN: &str = "must be true or false";
+pub(super) const TEXT: &str = "must be text";
+pub(super) const WHOLE_NUMBER: &str = "must be a whole number from ";
+pub(super) const ONE_OF: &str = "must be one of ";
 
 fn checked<T>(
     node: &Node,
@@ -413,9 +483,9 @@ where
             Value::Integer(number) => T::try_from(*number).ok(),
             _ => None,
         };
-        number.filter(|number| range.contains(number)).ok_or_else(|| {
-            format!("must be a whole number from {} to {}", range.start(), range.end())
-        })
+        number
+            .filter(|number| range.contains(number))
+            .ok_or_else(|| format!("{WHOLE_NUMBER}{} to {}", range.start(), range.end()))
     }
 }
 
@@ -435,7 +505,7 @@ pub fn seconds(range: RangeInclusive<u64>) -> impl Fn(&Value) -> Result<Duration
 pub fn boolean(value: &Value) -> Result<bool, String> {
     match value {
         Value::Boolean(value) => Ok(*value),
-        _ => Err("must be true or false".to_owned()),
+        _ => Err(BOOLEAN.to_owned()),
     }
 }
 
@@ -446,15 +516,16 @@ pub fn choice<T: ValueEnum>(value: &Value) -> Result<T, String> {
         _ => None,
     };
     found.ok_or_else(|| {
-        let names: Vec<_> = T::value_variants()
-            .iter()
-            .filter_map(ValueEnum::to_possible_value)
-            .map(|name| name.get_name().to_owned())
-            .collect();
-        let reason = format!("must be one of {}", names.join(", "));
+        let values: Vec<_> =
+            T::value_variants().iter().filter_map(ValueEnum::to_possible_value).collect();
+        let one_of = |names: Vec<&str>| format!("{ONE_OF}{}", names.join(", "));
         match value {
-            Value::Text(text) => with_suggestion(reason, text, names.iter().map(String::as_str)),
-            _ => reason,
+            Value::Text(text) => {
+                let names: Vec<_> = values.iter().map(PossibleValue::get_name).collect();
+                with_suggestion(one_of(names.clone()), text, names)
+            }
+            // Also for a description of the key, which has to have all of them.
+            _ => one_of(values.iter().flat_map(PossibleValue::get_name_and_aliases).collect()),
         }
     })
 }
@@ -463,7 +534,7 @@ pub fn choice<T: ValueEnum>(value: &Value) -> Result<T, String> {
 pub fn text<T>(check: impl Fn(&str) -> Result<T, String>) -> impl Fn(&Value) -> Result<T, String> {
     move |value| match value {
         Value::Text(text) => check(text),
-        Value::List(_) | Value::Map(_) | Value::Null => Err("must be text".to_owned()),
+        Value::List(_) | Value::Map(_) | Value::Null => Err(TEXT.to_owned()),
         _ => Err("must be text: put it in quotes".to_owned()),
     }
 }
