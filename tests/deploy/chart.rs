@@ -78,7 +78,9 @@ fn no_valid_configuration_is_refused() -> Result<()> {
     }
     assert!(files.len() > 3, "{files:?}");
     for file in files {
-        let config: Value = serde_saphyr::from_str(&fs::read_to_string(&file)?)?;
+        // The chart refuses placeholders.
+        let text = fs::read_to_string(&file)?.replace(".example", ".internal");
+        let config: Value = serde_saphyr::from_str(&text)?;
         let mut config = config.as_object().cloned().context("a section")?;
         // The chart requires them, and refuses a socket outside of its volumes.
         config.entry("sinks").or_insert(json!([]));

@@ -21,7 +21,7 @@ use tap53::{
     config::{Config, SinkConfig},
     control, pipeline,
     tail::Known,
-    telemetry::{self, Log, Reader, Sources, report},
+    telemetry::{self, Log, Origin, Reader, Sources, report},
     version,
 };
 use tap53_attribution::{Containers, Directory, Kubernetes};
@@ -148,7 +148,8 @@ async fn run_agent(
     let telemetry = telemetry::Server::start(&config.telemetry, reader.clone())
         .context("cannot start the thread of the telemetry port")?;
     let run = agent.pipeline().run_id();
-    let export = telemetry::Export::start(&config, &run, &reader)
+    let origin = Origin { run: &run, node: &config.node, is_kubernetes: config.kubernetes.enabled };
+    let export = telemetry::Export::start(config.telemetry.otlp.as_ref(), origin, &reader)
         .context("cannot start the thread that exports metrics")?;
     // Without Kubernetes the sender is dropped at once, which ends the wait for it.
     let annotation =

@@ -37,7 +37,7 @@ pub use self::log::{
 };
 pub use data_path::DataPath;
 pub(crate) use data_path::WorkerView;
-pub use export::Export;
+pub use export::{Export, Origin};
 pub use health::{SinkReading, Vitals};
 pub use reader::{Reader, Sources};
 pub use server::Server;

@@ -14,11 +14,11 @@ use std::{
 use jiff::Timestamp;
 use tap53_insight::DnsMetrics;
 use tap53_ledger::Ledger;
-use tap53_otlp::{Exporter, Metrics, Source};
+use tap53_otlp::{Exporter, Metrics, Source, config::OtlpConfig};
 use tokio::time::timeout;
 
 use super::reader::Reader;
-use crate::{config::Config, control::Status, version::VERSION};
+use crate::{control::Status, version::VERSION};
 
 /// Deadline for an answer of the run loop.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
@@ -32,18 +32,32 @@ pub struct Export {
     reader: Reader,
 }
 
+/// Names this agent to the collector.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin<'a> {
+    /// Id of this run.
+    pub run: &'a str,
+    /// Name of the node.
+    pub node: &'a str,
+    /// True if that is the name of a Kubernetes node.
+    pub is_kubernetes: bool,
+}
+
 impl Export {
-    /// Starts the export if it is configured. `run` is the id of this run.
+    /// Starts the export if it is configured.
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub fn start(config: &Config, run: &str, reader: &Reader) -> io::Result<Option<Self>> {
-        let otlp = config.telemetry.otlp.clone();
-        let Some((otlp, status)) = otlp.zip(reader.sources().export.clone()) else {
+    pub fn start(
+        otlp: Option<&OtlpConfig>,
+        origin: Origin<'_>,
+        reader: &Reader,
+    ) -> io::Result<Option<Self>> {
+        let Some((otlp, status)) = otlp.cloned().zip(reader.sources().export.clone()) else {
             return Ok(None);
         };
         let source = RunLoop(reader.clone());
-        let exporter = Exporter::start(otlp, resource(config, run), status, source)?;
+        let exporter = Exporter::start(otlp, resource(origin), status, source)?;
         Ok(Some(Self { exporter, reader: reader.clone() }))
     }
 
@@ -72,15 +86,14 @@ fn metrics(reader: &Reader, status: &Status) -> Metrics {
 }
 
 /// Describes this agent: <https://opentelemetry.io/docs/specs/semconv/resource/>.
-fn resource(config: &Config, run: &str) -> Vec<(String, String)> {
+fn resource(Origin { run, node, is_kubernetes }: Origin<'_>) -> Vec<(String, String)> {
     let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
-    let node = config.kubernetes.enabled.then(|| config.node.clone());
     let attributes = [
         ("service.name", Some("tap53".to_owned())),
         ("service.version", Some(VERSION.to_owned())),
         ("service.instance.id", Some(run.to_owned())),
-        ("host.name", Some(host.unwrap_or_else(|| config.node.clone()))),
-        ("k8s.node.name", node),
+        ("host.name", Some(host.unwrap_or_else(|| node.to_owned()))),
+        ("k8s.node.name", is_kubernetes.then(|| node.to_owned())),
     ];
     let present = attributes.into_iter();
     present.filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
