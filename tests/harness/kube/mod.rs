@@ -137,6 +137,12 @@ impl<'a> KubeApi<'a> {
         admin_kubeconfig(self.directory.path())
     }
 
+    /// Path of kubectl.
+    #[must_use]
+    pub fn kubectl_path(&self) -> PathBuf {
+        self.programs.path("kubectl")
+    }
+
     /// Runs kubectl as administrator and returns its output.
     ///
     /// # Errors

@@ -28,6 +28,7 @@ mod recording;
 mod rules;
 mod sql;
 mod story;
+mod walk;
 
 use std::{net::Ipv4Addr, path::Path};
 
@@ -44,6 +45,7 @@ pub use pairs::{Asked as PairAsked, Pairs};
 pub use recording::{Recorded, Recording};
 pub use sql::{Tables, VIEWS, views_path};
 pub use story::Story;
+pub use walk::Walk;
 
 use crate::{
     agent::Agent,

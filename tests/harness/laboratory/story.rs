@@ -179,7 +179,7 @@ fn pod_object([namespace, name]: [&str; 2], pod: &Pod, container: &str, labels: 
 }
 
 /// Writes what a kubelet writes about a pod that runs.
-fn set_running(
+pub(super) fn set_running(
     api: &KubeApi<'_>,
     [namespace, name]: [&str; 2],
     pod: &Pod,

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use super::Names;
 use crate::pair::{Chain, RecordId};
 
-/// An event of an exchange in which a resolver may take part.
+/// An event of an exchange in which a resolver may take part, or which may belong to a lookup through a search
+/// list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A query.

@@ -22,6 +22,9 @@ use crate::pair::{AnswerSource, Chain, Observation, RecordId, Transaction};
 /// host that nothing else distinguishes.
 const ROOT_CGROUP: u64 = 1;
 
+/// What the first two names of a pod's search list have.
+const SERVICE_LABEL: &str = ".svc.";
+
 /// Number of events from which on a worker submits them before its batch ends.
 const EVENTS: usize = 1_024;
 
@@ -40,6 +43,8 @@ struct Shared {
     resolving: RecentSet,
     /// Cgroups from which both a query and its response came: they distinguish no process.
     common: RecentSet,
+    /// Lookups through search lists: a client and the first label of the name.
+    searching: RecentSet,
     tracker: Mutex<Tracker>,
 }
 
@@ -60,6 +65,7 @@ impl Chains {
             answering: RecentSet::new(),
             resolving: RecentSet::new(),
             common: RecentSet::new(),
+            searching: RecentSet::new(),
             tracker: Mutex::new(Tracker::new(config, workers)),
         };
         Self { config, shared: Arc::new(shared) }
@@ -113,6 +119,12 @@ impl Shared {
         }
     }
 
+    /// Returns the hash of a lookup: all names of one begin with the same label.
+    fn hash_lookup(&self, client: &Party, name: &str) -> u64 {
+        let label = name.split('.').next();
+        self.hasher.hash_one((client.cgroup, client.address, label, "lookup"))
+    }
+
     fn is_resolver_at(&self, address: IpAddr) -> bool {
         self.resolving.contains(self.hash_address(address))
     }
@@ -124,8 +136,8 @@ fn has_roles(flow: &Flow) -> bool {
 }
 
 impl ChainReporter {
-    /// Reports a query that waits for its response, if a resolver sent or received it. `record` is the
-    /// identifier that its record will have.
+    /// Reports a query that waits for its response, if a resolver sent or received it, or if it may belong to a
+    /// lookup through a search list. `record` is the identifier that its record will have.
     pub fn opened(&mut self, record: RecordId, flow: &Flow, query: &Observation) {
         let shared = &self.chains.shared;
         if !has_roles(flow) {
@@ -133,11 +145,18 @@ impl ChainReporter {
         }
         let client = shared.party(flow, query.sender);
         let server = flow.server.ip();
+        let Some(question) = query.message.question() else { return };
+        let lookup = || shared.hash_lookup(&client, question.name);
+        let begins = question.name.contains(SERVICE_LABEL);
+        if begins {
+            shared.searching.note(lookup());
+        }
         let sends = client.answers_by_address || client.answers_by_cgroup;
-        if !sends && !shared.is_resolver_at(server) {
+        let is_reported =
+            sends || begins || shared.is_resolver_at(server) || shared.searching.contains(lookup());
+        if !is_reported {
             return;
         }
-        let Some(question) = query.message.question() else { return };
         let names = Names::of(question, &shared.hasher);
         let opened = Opened { record, at_ns: query.at_ns, client, server, names };
         self.events.push(Event::Opened(opened));
@@ -165,13 +184,15 @@ impl ChainReporter {
             }
             (response, cgroup)
         });
-        transaction.query()?;
+        let name = transaction.query()?.message.question().map(|question| question.name);
         let client = shared.party(flow, sender);
         let by_cgroup = answered.is_some_and(|(_, cgroup)| {
             cgroup != 0 && shared.resolving.contains(shared.hash_cgroup(cgroup))
         });
         let by_resolver = by_cgroup || shared.is_resolver_at(server);
-        if !by_resolver && !client.answers_by_address && !client.answers_by_cgroup {
+        let searches =
+            || name.is_some_and(|it| shared.searching.contains(shared.hash_lookup(&client, it)));
+        if !by_resolver && !client.answers_by_address && !client.answers_by_cgroup && !searches() {
             return None;
         }
         let at_ns = answered.map_or(self.read_up_to_ns, |(response, _)| response.at_ns);

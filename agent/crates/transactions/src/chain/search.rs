@@ -108,6 +108,10 @@ impl Searches {
         client: Client,
         names: &Names,
     ) -> Option<RecordId> {
+        // A further sighting, after address translation.
+        if self.steps.contains_key(&record) {
+            return None;
+        }
         let (labels, qtype) = (&*names.labels, names.kind.0);
         let max_pause_ns = self.max_pause_ns;
         self.forget(at_ns);

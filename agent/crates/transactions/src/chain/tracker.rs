@@ -252,7 +252,8 @@ impl Tracker {
         if let Some(resolver) = server.and_then(|server| self.resolvers.get_mut(server)) {
             resolver.open_client(record, at_ns, names.clone(), capacity);
         }
-        if server.is_some() && sender.is_none() {
+        // Also if the resolver is on another node.
+        if sender.is_none() {
             let client = (client.cgroup, client.address);
             if let Some(group) = self.searches.open((record, at_ns), client, &names) {
                 self.settle_first_steps(|first| first.group == group);

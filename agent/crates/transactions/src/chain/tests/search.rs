@@ -107,3 +107,30 @@ fn many_lookups_of_one_client_in_a_row_are_groups() {
         assert_eq!(step(&settled, first + 3), Some((record(first), 2, true)));
     }
 }
+
+/// The resolver is on another node: this one sees the query at the pod, and once more after translation.
+#[test]
+fn the_node_of_the_client_has_the_group_too() {
+    const SERVICE: [u8; 4] = [10, 96, 0, 10];
+    const BACKEND: [u8; 4] = [10, 244, 2, 2];
+    let party = |address: [u8; 4]| Party {
+        address: address.into(),
+        cgroup: 0,
+        answers_by_address: false,
+        answers_by_cgroup: false,
+    };
+    let mut scene = Scene::new();
+    for (at, name) in (0u32..).zip(SEARCHED) {
+        let (number, at_ms) = (1 + u64::from(at), 10 + 2 * u64::from(at));
+        let names = scene.names(name, 1);
+        scene.open(number, at_ms, party([10, 244, 1, 7]), SERVICE, names.clone());
+        scene.open(number, at_ms, party([192, 0, 2, 1]), BACKEND, names);
+        scene.close(number, at_ms + 1, BACKEND, answer(if at == 3 { 0 } else { 3 }));
+    }
+    let settled = scene.settle();
+    for number in 1..=4 {
+        let step_number = u32::try_from(number).unwrap();
+        assert_eq!(step(&settled, number), Some((record(1), step_number, number == 4)));
+    }
+    assert!(settled.values().all(|chain| chain.source.is_none()));
+}
