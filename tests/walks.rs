@@ -32,10 +32,14 @@
 
 #[path = "walks/analyst.rs"]
 mod analyst;
+#[path = "walks/data_engineer.rs"]
+mod data_engineer;
 #[path = "walks/incident.rs"]
 mod incident;
 #[path = "walks/mask.rs"]
 mod mask;
+#[path = "walks/operator.rs"]
+mod operator;
 #[path = "walks/page.rs"]
 mod page;
 #[path = "walks/shell.rs"]

@@ -24,6 +24,9 @@ pub(crate) fn masked(line: &str, masks_numbers: bool) -> String {
 
 /// Masks the parts of a word, such as those of `{"id":"…","count":3}`.
 fn masked_word(word: &str, masks_numbers: bool) -> String {
+    if masks_numbers && is_grouped(word) {
+        return "#".to_owned();
+    }
     let mut text = String::new();
     let is_sign = |sign: char| !sign.is_alphanumeric() && !".:-+_/%".contains(sign);
     for part in word.split_inclusive(is_sign) {
@@ -57,6 +60,15 @@ fn masked_part(part: &str, masks_numbers: bool) -> String {
     } else {
         part.to_owned()
     }
+}
+
+/// `1,462`: a number with its digits in groups of three.
+fn is_grouped(word: &str) -> bool {
+    let mut groups = word.split(',');
+    let is_number = |group: &str| group.bytes().all(|it| it.is_ascii_digit());
+    let begins =
+        groups.next().is_some_and(|group| (1..=3).contains(&group.len()) && is_number(group));
+    begins && word.contains(',') && groups.all(|group| group.len() == 3 && is_number(group))
 }
 
 /// `2026-11-29`, `2026-11-29T22:41:26.5Z`, `22:41:26.500000`.
@@ -107,6 +119,7 @@ fn numbers_are_masked_on_request_and_addresses_are_not() {
         ("4.387 ms 203.0.113.10:53412 2001:db8::25", "DURATION 203.0.113.10:# 2001:db8::25"),
         ("tap53_signals_total{signal=\"dga\"} 0", "tap53_signals_total{signal=\"dga\"} #"),
         ("eth0 AAAA TLS1.3", "eth0 AAAA TLS1.3"),
+        ("1,462 web,672,504 1,46", "# web,#,# #,#"),
     ] {
         assert_eq!(masked(line, true), expected);
     }

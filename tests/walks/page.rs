@@ -1,6 +1,9 @@
 //! A page with commands and their output.
 
-use std::{env, fs, path::PathBuf};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
@@ -85,6 +88,26 @@ impl Walk {
             );
             step.output = printed.into_iter().map(str::to_owned).collect();
             self.is_changed = true;
+        }
+        Ok(())
+    }
+
+    /// Writes the scripts of the page to a directory: the blocks of Python whose first line is their name.
+    ///
+    /// # Errors
+    /// If a block has no name, or cannot be written.
+    pub(crate) fn write_scripts(&self, directory: &Path) -> Result<()> {
+        let lines = self.parts.iter().filter_map(|part| match part {
+            Part::Line(line) => Some(&**line),
+            Part::Step(_) => None,
+        });
+        let mut lines = lines.skip_while(|line| *line != "```python").peekable();
+        while lines.next().is_some() {
+            let name = lines.peek().and_then(|line| line.strip_prefix("# "));
+            let name = name.context("a script has no name")?;
+            let script: Vec<_> = lines.by_ref().take_while(|line| *line != "```").collect();
+            fs::write(directory.join(name), script.join("\n") + "\n")?;
+            while lines.next_if(|line| *line != "```python").is_some() {}
         }
         Ok(())
     }

@@ -75,17 +75,24 @@ impl Shell {
     }
 
     /// Lets commands run in another directory.
-    #[allow(dead_code, reason = "for walks to come")]
     pub(crate) fn directory(mut self, directory: &Path) -> Self {
         directory.clone_into(&mut self.directory);
         self
     }
 
     /// Sets a variable of the environment.
-    #[allow(dead_code, reason = "for walks to come")]
     pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
         self.variables.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Adds a program of this name, a script for `sh`.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(crate) fn with_program(self, name: &str, script: &str) -> Result<Self> {
+        self.program(name, script)?;
+        Ok(self)
     }
 
     /// Lets numbers differ from those of the page, for counts that differ in each run. Addresses are
@@ -116,6 +123,8 @@ impl Shell {
         };
         let path = format!("{}:{}", self.programs.path().display(), env::var("PATH")?);
         process.args(bash).env("PATH", path).current_dir(&self.directory);
+        // `sort` differs by language.
+        process.env("LC_ALL", "C.UTF-8");
         process.envs(self.variables.iter().map(|(name, value)| (name, value)));
         let mut process = Process::spawn(command, process)?;
         let status = process.wait(DEADLINE)?;

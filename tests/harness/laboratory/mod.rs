@@ -19,6 +19,7 @@
 //! unbound, which logs each query: these logs are the truth that records are compared with.
 
 mod coredns;
+mod flood;
 mod load;
 mod logs;
 mod lookup;
@@ -28,7 +29,6 @@ mod recording;
 mod rules;
 mod sql;
 mod story;
-mod walk;
 
 use std::{net::Ipv4Addr, path::Path};
 
@@ -37,6 +37,7 @@ use tempfile::TempDir;
 
 use coredns::CoreDns;
 pub use coredns::{is_built, program};
+pub use flood::Flood;
 pub use load::{Asked, Load, SHARED_EVERY, ask_until_followed};
 pub use logs::{Served, queries_in};
 pub use lookup::{Library, Resolver};
@@ -45,7 +46,6 @@ pub use pairs::{Asked as PairAsked, Pairs};
 pub use recording::{Recorded, Recording};
 pub use sql::{Tables, VIEWS, views_path};
 pub use story::Story;
-pub use walk::Walk;
 
 use crate::{
     agent::Agent,

@@ -1,13 +1,11 @@
-//! The operator's walk: a workload whose search list floods the resolver with names that do not exist, and
-//! the commands by which an operator finds it and ends it.
+//! A workload whose search list floods the resolver with names that do not exist, until an operator ends it.
 //!
 //! Two Deployments run on node-1, and look up the same name again and again: `web` with `ndots:5` and the
 //! name as people write it, `checkout` with a trailing dot. Prometheus scrapes the node's agent, with the
 //! alerts of `deploy/prometheus`, whose times are shortened.
 
 use std::{
-    env, fs,
-    os::unix::fs::PermissionsExt as _,
+    fs,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, AtomicU8, Ordering},
     thread,
@@ -16,15 +14,10 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use super::{CLUSTER_IP, Laboratory, Plan, Pod, lookup::configuration, story::set_running};
 use crate::{
-    agent::{self, Agent},
-    kube::KubeApi,
-    process::run,
-    prometheus::Prometheus,
-    python, scratch, wait,
+    agent::Agent, kube::KubeApi, namespace::Namespace, prometheus::Prometheus, scratch, wait,
 };
 
 /// The name that both look up.
@@ -47,21 +40,20 @@ const ABSENT: &str =
     "sum(irate(tap53_dns_transactions_total{client_workload=\"web\",rcode=\"NXDOMAIN\"}[1m]))";
 
 /// A cluster in which the flood goes on until the advice is followed.
-pub struct Walk<'a> {
+pub struct Flood<'a> {
     laboratory: &'a Laboratory,
     agent: &'a Agent,
     prometheus: Prometheus<'a>,
     ndots: &'a AtomicU8,
-    /// Directory of the programs that the commands call by name.
-    programs: TempDir,
+    kubectl: String,
 }
 
-impl Walk<'_> {
-    /// Builds the cluster, waits until the alert fires, and passes the walk to `take`.
+impl Flood<'_> {
+    /// Builds the cluster, waits until the alert fires, and passes the flood to `take`.
     ///
     /// # Errors
     /// When a part does not start, the alert does not fire, or `take` fails.
-    pub fn through<R>(take: impl FnOnce(&Walk<'_>) -> Result<R>) -> Result<R> {
+    pub fn through<R>(take: impl FnOnce(&Flood<'_>) -> Result<R>) -> Result<R> {
         let plan = Plan { pods: [2, 0], chains: true, own_domain: true, ..Plan::default() };
         let laboratory = Laboratory::new(&plan)?;
         let node = &laboratory.nodes()[0].namespace;
@@ -72,20 +64,24 @@ impl Walk<'_> {
         let (ndots, usual) = (AtomicU8::new(USUAL_NDOTS), AtomicU8::new(USUAL_NDOTS));
         let rules = scratch::directory("rules")?;
         let rules = [quick_rules(rules.path())?];
-        let walk = Walk {
+        let flood = Flood {
             laboratory: &laboratory,
             agent: &agent,
             prometheus: Prometheus::start(node, PORT.parse()?, &rules)?,
             ndots: &ndots,
-            programs: programs(&api, &agent)?,
+            kubectl: format!(
+                "exec {} --kubeconfig {} \"$@\"",
+                api.kubectl_path().display(),
+                api.admin_kubeconfig().display()
+            ),
         };
         let is_over = AtomicBool::new(false);
         thread::scope(|scope| {
             let complete = format!("{NAME}.");
-            let (ndots, over) = (walk.ndots, &is_over);
+            let (ndots, over) = (flood.ndots, &is_over);
             let lookups = [(pods[0], NAME.to_owned(), ndots), (pods[1], complete, &usual)]
                 .map(|(pod, name, ndots)| scope.spawn(move || look_up(pod, &name, ndots, over)));
-            let taken = walk.wait_until_firing().and_then(|()| take(&walk));
+            let taken = flood.wait_until_firing().and_then(|()| take(&flood));
             is_over.store(true, Ordering::Relaxed);
             for lookups in lookups {
                 lookups.join().map_err(|_| anyhow!("the lookups panicked"))??;
@@ -94,20 +90,22 @@ impl Walk<'_> {
         })
     }
 
-    /// Runs a command line of the manual on node-1, in the repository's directory, and returns its output.
-    ///
-    /// # Errors
-    /// When it fails; with its message.
-    pub fn run(&self, line: &str) -> Result<String> {
-        let path = env::var("PATH").unwrap_or_default();
-        let mut command = self.laboratory.nodes()[0].namespace.command("sh");
-        command
-            .args(["-euc", line])
-            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
-            .env("PATH", format!("{}:{path}", self.programs.path().display()))
-            .env("RECORDS", self.agent.directory())
-            .env("COLUMNS", "100");
-        run(&mut command).with_context(|| line.to_owned())
+    /// Returns the node of the workload.
+    #[must_use]
+    pub fn node(&self) -> &Namespace {
+        &self.laboratory.nodes()[0].namespace
+    }
+
+    /// Returns the agent of that node, whose records are in its directory.
+    #[must_use]
+    pub fn agent(&self) -> &Agent {
+        self.agent
+    }
+
+    /// Returns a script that is `kubectl` for this cluster.
+    #[must_use]
+    pub fn kubectl(&self) -> &str {
+        &self.kubectl
     }
 
     /// Does what the kubelet does after the pod template has `ndots`: the pods are replaced. Waits until the
@@ -123,12 +121,8 @@ impl Walk<'_> {
     }
 
     fn wait_until_firing(&self) -> Result<()> {
-        let fired = wait::until("the alert to fire", DEADLINE, || {
+        wait::until("the alert to fire", DEADLINE, || {
             Ok((!self.prometheus.query(ALERT)?.is_empty()).then_some(()))
-        });
-        fired.with_context(|| {
-            self.run("curl -s localhost:9530/metrics | grep -E '_dns_(search|trans)'")
-                .unwrap_or_else(|error| format!("{error:#}"))
         })?;
         wait::until("a finished file of records", DEADLINE, || {
             Ok((!self.agent.finished_files()?.is_empty()).then_some(()))
@@ -137,7 +131,7 @@ impl Walk<'_> {
 }
 
 fn look_up(pod: &Pod, name: &str, ndots: &AtomicU8, is_over: &AtomicBool) -> Result<()> {
-    let names: Vec<_> = (1..=LOOKUPS).map(|number| format!("{number}.{name}")).collect();
+    let names = vec![name.to_owned(); LOOKUPS];
     while !is_over.load(Ordering::Relaxed) {
         let ndots = ndots.load(Ordering::Relaxed);
         let file = configuration(&[CLUSTER_IP.into()], NAMESPACE, ndots);
@@ -168,38 +162,6 @@ fn quick_rules(directory: &Path) -> Result<PathBuf> {
     let path = directory.join("dns-alerts.yaml");
     fs::write(&path, quick)?;
     Ok(path)
-}
-
-/// Scripts under the names that the manual has, for this agent and this API server.
-fn programs(api: &KubeApi<'_>, agent: &Agent) -> Result<TempDir> {
-    let directory = scratch::directory("walk")?;
-    let tap53 = agent::binary()?;
-    let (tap53, socket) = (tap53.display(), agent.control_socket());
-    let driver = Path::new(env!("CARGO_MANIFEST_DIR")).join("harness/python/duckdb_csv.py");
-    for (name, text) in [
-        (
-            "tap53",
-            format!(
-                "case $1 in tail | top | status) exec {tap53} \"$@\" --socket {} ;; esac\n\
-                 exec {tap53} \"$@\"",
-                socket.display()
-            ),
-        ),
-        (
-            "kubectl",
-            format!(
-                "exec {} --kubeconfig {} \"$@\"",
-                api.kubectl_path().display(),
-                api.admin_kubeconfig().display()
-            ),
-        ),
-        ("duckdb", format!("exec {} {} \"$@\"", python::python()?.display(), driver.display())),
-    ] {
-        let path = directory.path().join(name);
-        fs::write(&path, format!("#!/bin/sh\n{text}\n"))?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
-    }
-    Ok(directory)
 }
 
 /// Creates both Deployments with a pod each, and the DNS service with its pod.
