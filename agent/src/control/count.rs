@@ -72,7 +72,8 @@ impl Context {
         let status = self.forward(|answer| Request::Status { answer }).await?;
         let elapsed_ms = u64::try_from(counting.elapsed().as_millis()).unwrap_or(u64::MAX);
         let policy = self.rules.read().privacy;
-        let dns = DnsCounts::new(&counting.read(), &policy, elapsed_ms);
+        let mut dns = DnsCounts::new(&counting.read(), &policy, elapsed_ms);
+        dns.signals = top::signals(&counting.signals());
         let ledger = &status.ledger;
         Ok(Snapshot {
             dns,

@@ -2,7 +2,10 @@
 //! that no record is missed, however many there are.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -11,6 +14,7 @@ use tap53_insight::{
     config::{ClientLabel, DnsMetricsConfig},
 };
 use tap53_records::encode::{Record, Row};
+use tap53_signals::Signal;
 
 use super::{RecordFilter, Selection, Tails};
 
@@ -38,6 +42,8 @@ pub(super) struct Tally {
     filter: RecordFilter,
     selects_all: bool,
     metrics: DnsMetrics,
+    /// By signal, of all workers: few transactions have one.
+    signals: [AtomicU64; Signal::ALL.len()],
 }
 
 /// The counts of one worker for one follower.
@@ -53,18 +59,26 @@ impl WorkerTally {
         Self { tally, counter }
     }
 
+    fn count(&mut self, record: &Record<'_>) {
+        self.counter.count(record);
+        for signal in record.signals.unwrap_or_default().iter() {
+            self.tally.signals[signal as usize].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Passes the counts to the follower.
     pub(super) fn publish(&mut self) {
         self.counter.publish();
     }
 }
 
-/// Counts a record for each follower that selects it.
+/// Counts a transaction for each follower that selects it.
 pub(super) fn count(tallies: &mut [WorkerTally], record: &Record<'_>) {
     let row = tallies.iter().any(|it| !it.tally.selects_all).then(|| Row::of(record));
-    for WorkerTally { tally, counter } in tallies {
+    for worker in tallies {
+        let tally = &worker.tally;
         if tally.selects_all || row.as_ref().is_some_and(|row| tally.filter.matches(row)) {
-            counter.count(record);
+            worker.count(record);
         }
     }
 }
@@ -91,6 +105,7 @@ impl Tails {
             filter: RecordFilter::new(selection),
             selects_all: selection.is_everything(),
             metrics: DnsMetrics::new(COUNTED),
+            signals: Default::default(),
         });
         tallies.push(tally.clone());
         self.0.version.fetch_add(1, Ordering::Release);
@@ -110,6 +125,14 @@ impl CountingTail {
     #[must_use]
     pub fn read(&self) -> (Reading, TopReading) {
         (self.tally.metrics.read(), self.tally.metrics.read_top())
+    }
+
+    /// Returns the number of transactions with each signal that occurred.
+    #[must_use]
+    pub fn signals(&self) -> Vec<(Signal, u64)> {
+        let count = |signal: Signal| self.tally.signals[signal as usize].load(Ordering::Relaxed);
+        let counts = Signal::ALL.into_iter().map(|signal| (signal, count(signal)));
+        counts.filter(|(_, count)| *count > 0).collect()
     }
 
     /// Returns the time since counting began.

@@ -103,7 +103,19 @@ impl Feed {
         if !self.following.is_empty() {
             self.push_to_each(record, encoded);
         }
-        if !self.tallies.is_empty() {
+    }
+
+    /// Returns true if a follower gets counts.
+    #[inline]
+    pub(crate) fn is_counting(&self) -> bool {
+        !self.tallies.is_empty()
+    }
+
+    /// Counts a transaction for each follower that gets counts and selects it, whether or not it becomes a
+    /// record.
+    #[inline]
+    pub(crate) fn count(&mut self, record: &Record<'_>) {
+        if self.is_counting() {
             counting::count(&mut self.tallies, record);
         }
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use tap53_insight::{BOUNDS_NS, Counter, Latencies, Reading, TopReading};
 use tap53_ledger::{Deliveries, Hook, Ledger, Stage};
 use tap53_reasons::Fate;
+use tap53_signals::Signal;
 use tap53_transactions::privacy::Policy;
 
 use super::{
@@ -202,6 +203,12 @@ fn add_losses<S: Stage>(losses: &mut Vec<Loss>, name: &str, stage: &S) {
             }),
         }
     }
+}
+
+/// Returns the transactions with each signal, the most frequent first, by the names of its metrics.
+#[must_use]
+pub fn signals(counts: &[(Signal, u64)]) -> Vec<Count> {
+    counted(counts.iter().map(|(signal, count)| (signal.name().to_lowercase(), *count)).collect())
 }
 
 /// Returns the records at each sink.

@@ -9,7 +9,7 @@ mod build;
 use serde::{Deserialize, Serialize};
 use tap53_base::vitals::Health;
 
-pub use build::{losses, sinks};
+pub use build::{losses, signals, sinks};
 
 /// What an agent reports, as of one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

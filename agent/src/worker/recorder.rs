@@ -156,7 +156,8 @@ impl Recorder {
         if let Some(reason) = self.rules.excludes(transaction) {
             return count_filtered(transaction, reason, counts);
         }
-        if !self.needs_all_clients && self.rules.leaves_out(transaction) {
+        let needs_client = self.needs_all_clients || self.writer.feed.is_counting();
+        if !needs_client && self.rules.leaves_out(transaction) {
             return leave_out(transaction, counts);
         }
         let ends = self.attribution.ends(transaction, self.writer.clock);

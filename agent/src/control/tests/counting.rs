@@ -1,5 +1,7 @@
 //! Counts for `tap53 top`.
 
+use tap53_records::encode::Record;
+use tap53_signals::{Signal, Signals};
 use tap53_transactions::privacy::config::{AddressRule, PrivacyConfig};
 
 use super::*;
@@ -7,7 +9,7 @@ use crate::tail::COUNTING_FOLLOWERS;
 
 fn push(feed: &mut Feed, name: &str, count: u64) {
     feed.refresh();
-    samples::with_record(name, |record| (0..count).for_each(|_| feed.push(record, None)));
+    samples::with_record(name, |record| (0..count).for_each(|_| feed.count(record)));
     feed.deliver();
 }
 
@@ -36,6 +38,30 @@ fn a_client_gets_the_counts_of_what_it_selects_from_all_workers() {
     assert_eq!((&*rcode.name, rcode.count), ("NOERROR", 6));
     let of = |ends: &[crate::top::EndCounts]| ends.iter().map(|it| it.transactions).sum::<u64>();
     assert_eq!((of(&all.workloads), of(&all.servers)), (10, 10));
+}
+
+#[test]
+fn a_client_gets_the_signals_that_occurred() {
+    let setup = setup(echo);
+    let mut feeds = [(); 2].map(|()| Feed::new(setup.tails.clone()).unwrap());
+    let mut all = setup.client().top(Selection::default()).unwrap();
+    let mut none = setup.client().top(unanswered()).unwrap();
+    let signals: Signals = [Signal::Tunnel, Signal::NewDomainNode].into_iter().collect();
+    for feed in &mut feeds {
+        feed.refresh();
+        samples::with_record("matched", |record| {
+            feed.count(&Record { signals: Some(signals), ..*record });
+            feed.count(&Record {
+                signals: Some(Signals::NONE.with(Signal::Tunnel, true)),
+                ..*record
+            });
+        });
+        feed.deliver();
+    }
+    let count = |name: &str, count| crate::top::Count { name: name.to_owned(), count };
+    let expected = [count("tunnel", 4), count("new_domain_node", 2)];
+    assert_eq!(all.read().unwrap().dns.signals, expected);
+    assert_eq!(none.read().unwrap().dns.signals, []);
 }
 
 #[test]

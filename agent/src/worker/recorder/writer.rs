@@ -135,6 +135,7 @@ impl Writer {
         if let Some(dns) = &mut self.dns {
             dns.count(&record);
         }
+        self.feed.count(&record);
         count_signals(signals, counts);
         if !decision.is_kept() {
             return leave_out(transaction, counts);

@@ -6,6 +6,7 @@ use tap53_records::encode::{Attribution, Identity};
 use tap53_transactions::sampling::Share;
 
 use super::*;
+use crate::tail::{Selection, Tails};
 
 const CLIENT: [u8; 4] = [192, 0, 2, 1];
 
@@ -36,8 +37,13 @@ impl Outcome {
 /// Passes plain answers, an NXDOMAIN, and a query without a response through the stages.
 fn observe(rules: Arc<RulesInForce>, owners: Directory, metrics: Option<&DnsMetrics>) -> Outcome {
     let shared = Shared { rules, owners, dns_metrics: metrics.cloned(), ..shared() };
+    let outcome = pass(&shared);
+    Outcome { in_metrics: metrics.map(|metrics| metrics.read().transactions()), ..outcome }
+}
+
+fn pass(shared: &Shared) -> Outcome {
     let queue = CrossWorkerQueue::single_worker();
-    let (mut stages, keep) = stages_of(&shared, 0, &SharedNotes::default(), queue);
+    let (mut stages, keep) = stages_of(shared, 0, &SharedNotes::default(), queue);
     let wire = |id: u16, rcode: u8, response| {
         let mut wire = Build::message(id, response).question(&format!("n{id}.test"), 1).wire();
         wire[3] |= rcode;
@@ -55,7 +61,7 @@ fn observe(rules: Arc<RulesInForce>, owners: Directory, metrics: Option<&DnsMetr
     stages.deliver();
     let counts = stages.published().read();
     let records = keep.lines.lock().unwrap().clone();
-    Outcome { counts, records, in_metrics: metrics.map(|metrics| metrics.read().transactions()) }
+    Outcome { counts, records, in_metrics: None }
 }
 
 #[test]
@@ -86,6 +92,18 @@ fn a_share_and_all_that_is_notable_become_records_and_the_metrics_count_everythi
         );
     }
     assert_eq!((with.in_metrics, without.in_metrics), (Some(all), None));
+}
+
+/// `tap53 top` has exact counts also where records are few.
+#[test]
+fn a_follower_that_gets_counts_gets_what_is_left_out_too() {
+    let tails = Tails::default();
+    let tail = tails.count(&Selection::default()).unwrap();
+    let shared =
+        Shared { rules: rules(RecordFilterConfig::default(), &keep_a_tenth()), tails, ..shared() };
+    let outcome = pass(&shared);
+    assert!(outcome.records.len() < usize::from(NAMES) / 2);
+    assert_eq!(tail.read().0.transactions(), u64::from(NAMES) + 2);
 }
 
 #[test]
