@@ -125,6 +125,20 @@ fn a_selection_is_the_agents_and_a_larger_terminal_shows_more() -> Result<()> {
 }
 
 #[test]
+fn an_agent_that_looks_for_signals_shows_them() -> Result<()> {
+    let lab = Lab::new()?;
+    let signals = "signals: {enabled: true, learning_seconds: 0}\n";
+    let agent = Agent::start(&lab.server, &format!("{CONFIGURATION}{signals}"), &[])?;
+    let top = start(&agent, &[], (50, 200))?;
+    lab.ask_everything()?;
+    top.wait_until("the new domain", |lines| {
+        let has = |fact: &str| lines.iter().any(|line| line.contains(fact));
+        has("Signals") && has("new_domain_node")
+    })?;
+    Ok(())
+}
+
+#[test]
 fn an_agent_that_ends_is_reported_and_the_next_one_is_followed() -> Result<()> {
     let lab = Lab::new()?;
     let directory = scratch::directory("top")?;
