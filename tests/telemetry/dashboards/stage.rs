@@ -122,7 +122,8 @@ impl<'a> Backends<'a> {
              {{type: kafka, name: spooling, brokers: ['127.0.0.1:1'], topic: {TOPIC},\n\
              spool: {{mode: durable, directory: $OUT/spool}}}}]\n\
              shutdown: {{flush_timeout_ms: 500}}\n\
-             telemetry: {{listen: '{PORT}'}}\ndns_metrics: {{names: true, clients: true}}\n",
+             telemetry: {{listen: '{PORT}'}}\ndns_metrics: {{names: true, clients: true}}\n\
+             signals: {{enabled: true, learning_seconds: 0}}\n",
             self.api.admin_kubeconfig().display(),
             self.kafka.address(),
         );
