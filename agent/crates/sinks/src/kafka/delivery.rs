@@ -64,12 +64,13 @@ use crate::{
     wait_budget::{self, WaitBudget},
 };
 
-/// The time for the shutdown if the broker or the registry is known to be unreachable and records wait
-/// in memory alone: enough to find it if it is just back.
+/// The time for the shutdown if the broker or the registry is unreachable and the records are in a spool,
+/// or wait for a schema id: enough to find it if it is just back.
 pub(super) const DEGRADED_FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The same if the records are in a spool: enough for reports that are on their way. The next agent
-/// delivers the rest, and until it starts nothing captures.
+/// The same if the records are in a spool and the outage has lasted for [`DEGRADED_FLUSH_TIMEOUT`] before:
+/// enough for reports that are on their way. The next agent delivers the rest, and until it starts nothing
+/// captures.
 pub(super) const SPOOLED_FLUSH_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// The longest wait of a summary for the backlog's lock.
@@ -385,14 +386,19 @@ impl<P: Transport> Delivery<P> {
     /// Waits until everything is delivered that can be, within `deadline`.
     pub(super) fn finish(&self, deadline: Duration) {
         let began = Instant::now();
+        // A start during a failover, or a connection that was just lost, is worth waiting for.
+        let is_lasting = self
+            .context
+            .ongoing_outage
+            .began()
+            .is_some_and(|at| began.saturating_duration_since(at) >= DEGRADED_FLUSH_TIMEOUT);
         loop {
             let health = &self.health;
             let is_degraded = health.is_failing.load(Ordering::Relaxed)
                 || health.awaits_id.load(Ordering::Relaxed);
             let limit = match (is_degraded, self.router.has_spool(), self.context.requeues) {
-                (true, true, _) => deadline.min(SPOOLED_FLUSH_TIMEOUT),
-                // They wait for a schema id.
-                (true, false, false) => deadline.min(DEGRADED_FLUSH_TIMEOUT),
+                (true, true, _) if is_lasting => deadline.min(SPOOLED_FLUSH_TIMEOUT),
+                (true, true, _) | (true, false, false) => deadline.min(DEGRADED_FLUSH_TIMEOUT),
                 _ => deadline,
             };
             if self.is_finished() || began.elapsed() >= limit {

@@ -43,7 +43,8 @@ impl Outage {
 #[derive(Default)]
 pub(super) struct OngoingOutage {
     is_ongoing: AtomicBool,
-    reason: Mutex<String>,
+    /// The reason, and when it began.
+    first: Mutex<(String, Option<Instant>)>,
 }
 
 impl OngoingOutage {
@@ -52,7 +53,7 @@ impl OngoingOutage {
         if self.is_ongoing.load(Ordering::Relaxed) {
             return;
         }
-        *self.reason.lock() = reason();
+        *self.first.lock() = (reason(), Some(Instant::now()));
         self.is_ongoing.store(true, Ordering::Release);
     }
 
@@ -63,7 +64,13 @@ impl OngoingOutage {
     }
 
     pub(super) fn read(&self) -> Option<String> {
-        self.is_ongoing.load(Ordering::Acquire).then(|| self.reason.lock().clone())
+        self.is_ongoing.load(Ordering::Acquire).then(|| self.first.lock().0.clone())
+    }
+
+    /// Returns when it began.
+    pub(super) fn began(&self) -> Option<Instant> {
+        let is_ongoing = self.is_ongoing.load(Ordering::Acquire);
+        self.first.lock().1.filter(|_| is_ongoing)
     }
 }
 
@@ -95,9 +102,10 @@ mod tests {
         outage.begin(|| "refused".to_owned());
         outage.begin(|| unreachable!("it has a reason"));
         assert_eq!(outage.read().as_deref(), Some("refused"));
+        assert!(outage.began().is_some());
         outage.end();
         outage.end();
-        assert_eq!(outage.read(), None);
+        assert_eq!((outage.read(), outage.began()), (None, None));
         outage.begin(|| "timed out".to_owned());
         assert_eq!(outage.read().as_deref(), Some("timed out"));
     }
