@@ -57,40 +57,6 @@ fn all_fragments_of_large_answers_are_captured_at_both_ends() -> Result<()> {
     Ok(())
 }
 
-/// The kernel adds destination options before the inner packet (RFC 2473 §4.1.1).
-#[test]
-fn packets_of_an_ip_in_ip_device_are_decapsulated_at_the_outer_interface() -> Result<()> {
-    let stage = Stage::new(1_500)?;
-    for (namespace, own, peer, address) in [
-        (&stage.server, SERVER_END, CLIENT_END, "192.0.2.2/24"),
-        (&stage.client, CLIENT_END, SERVER_END, "192.0.2.1/24"),
-    ] {
-        let (local, remote) = (own.ipv6.to_string(), peer.ipv6.to_string());
-        #[rustfmt::skip]
-        namespace.ip(&[
-            "link", "add", "ipip", "type", "ip6tnl", "mode", "any", "local", &local, "remote", &remote,
-            "dev", own.interface,
-        ])?;
-        namespace.ip(&["address", "add", address, "dev", "ipip"])?;
-        namespace.ip(&["link", "set", "ipip", "up"])?;
-    }
-    let setup = Setup { features: features::FRAGMENTS | features::IPIP, ..Setup::default() };
-    let mut egress = load_with(&stage.server, "s0", setup)?;
-    attach_tc(&mut egress, Program::TcEgress, &stage.server, "s0", Tc::Tcx)?;
-    let mut ingress = load_with(&stage.client, "c0", setup)?;
-    attach_tc(&mut ingress, Program::TcIngress, &stage.client, "c0", Tc::Tcx)?;
-    answer(&stage, IpAddr::from([192, 0, 2, 2]), IpAddr::from([192, 0, 2, 1]), &[100, 1_300])?;
-    for programs in [&mut egress, &mut ingress] {
-        for record in records(programs, 2)? {
-            let header = &record.header;
-            assert_eq!((header.tunnel, header.has(flags::TUNNEL_ID)), (tunnel::IPIP, false));
-            let source = usize::from(header.network_offset) + 12;
-            assert_eq!(record.packet[source..source + 4], [192, 0, 2, 2]);
-        }
-    }
-    Ok(())
-}
-
 #[test]
 fn packets_of_a_vxlan_device_are_decapsulated_at_the_outer_interface() -> Result<()> {
     let stage = Stage::new(1_500)?;

@@ -368,7 +368,7 @@ fn arguments_that_make_no_sense_are_refused() -> Result<()> {
         (&["replay", "--json", "--messages", "x"], "cannot be used with"),
         (&["replay", "--speed", "0", "x"], "a factor above 0"),
         (&["replay", "--port", "0", "x"], "--port"),
-        (&["replay", "--tunnels", "ipip", "x"], "vxlan, geneve, gre"),
+        (&["replay", "--tunnels", "pppoe", "x"], "vxlan, geneve, gre"),
         (&["replay", "--config", "/nonexistent.yaml", "x"], "/nonexistent.yaml"),
     ] {
         let output = agent::run(arguments)?;
