@@ -69,6 +69,7 @@ fn in_root(root: &Path, line: &[&str]) -> Result<String> {
 }
 
 #[test]
+#[ignore = "takes minutes: cargo test -p xtask --test dist -- --ignored"]
 fn each_file_is_equal_each_time_and_can_be_installed() -> Result<()> {
     let (first, second) = (dist()?, dist()?);
     let first = first.path();
