@@ -260,7 +260,7 @@ fn a_page_has_every_picture_and_no_element_of_a_strangers_name() -> Result<()> {
     Ok(())
 }
 
-/// What Chromium saw of a page: one object for each width and colour scheme.
+/// Returns Chromium's view of a page: one object for each width and colour scheme.
 fn looked_at(page: &Path, screenshots: &Path) -> Result<Vec<Value>> {
     let views = json_lines("look_at_page.py", [page, screenshots], &[])?;
     ensure!(views.len() == 4, "two widths, light and dark: {}", views.len());

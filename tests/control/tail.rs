@@ -234,8 +234,8 @@ fn a_follower_that_is_interrupted_closes_with_its_counts() -> Result<()> {
     Ok(())
 }
 
-/// What `kubectl exec` without a terminal leaves in the pod when kubectl is gone: a command whose output
-/// nobody reads, and that gets no signal.
+/// `kubectl exec` without a terminal leaves such a command in the pod when kubectl ends: nobody reads its
+/// output, and it gets no signal.
 #[test]
 fn a_follower_whose_reader_is_gone_ends_when_its_time_does() -> Result<()> {
     let lab = Lab::new()?;

@@ -53,7 +53,7 @@ pub const NOERROR: u8 = 0;
 /// The response code of a name that does not exist.
 pub const NXDOMAIN: u8 = 3;
 
-/// What made a lookup.
+/// The cause of a lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// Pages, with the third parties in them.
@@ -125,7 +125,7 @@ pub struct Lookup {
     /// Bytes of the query's and of the response's DNS message, where they were captured; else they follow
     /// from the fields.
     pub captured_sizes: Option<(usize, usize)>,
-    /// What made it.
+    /// Its cause.
     pub kind: Kind,
 }
 

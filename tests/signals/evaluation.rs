@@ -15,21 +15,21 @@ use tap53_signals::{Signal, Signals};
 
 use crate::{judge::Judge, trials::Trials};
 
-/// What was seen of a kind.
+/// Counts of the lookups of one kind.
 #[derive(Default)]
-struct Seen {
+struct KindCounts {
     lookups: u64,
     domains: HashSet<String>,
     clients: HashSet<IpAddr>,
 }
 
-/// A signal, what has it, and what made the lookups.
+/// A signal, the domain or client that has it, and the cause of the lookups.
 type Alarm = (Signal, String, Kind);
 
 /// A run of benign lookups, with trials among them.
 pub(crate) struct Evaluation {
     run: &'static str,
-    kinds: BTreeMap<Kind, Seen>,
+    kinds: BTreeMap<Kind, KindCounts>,
     alarms: HashMap<Alarm, u64>,
 }
 

@@ -22,7 +22,7 @@ const SHARE: f64 = 0.2;
 /// Transactions of each kind that [`Stage::ask_each_kind`] sends over both IP versions.
 const OF_EACH_KIND: u64 = 2;
 
-/// What the metrics say at the end of a run.
+/// Values of the metrics at the end of a run.
 struct Counts {
     transactions: u64,
     plain: u64,

@@ -63,7 +63,7 @@ pub(crate) fn send(capture: &Path, client: &Namespace, server: &Namespace) -> Re
     /// Sizes of the headers of a pcap file and of a packet in it.
     const FILE_HEADER: usize = 24;
     const PACKET_HEADER: usize = 16;
-    /// Where an IPv4 header has the source.
+    /// Offset of the source address in an IPv4 header.
     const SOURCE: usize = 12;
     let (near, far) = (
         FrameSocket::open(client, CLIENT_END.interface)?,

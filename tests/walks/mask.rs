@@ -1,4 +1,4 @@
-//! What differs in each run, and is not compared.
+//! Masks the parts of an output that differ in each run.
 
 use std::{net::IpAddr, str::FromStr};
 

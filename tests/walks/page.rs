@@ -12,7 +12,7 @@ use crate::{
     shell::{Shell, root},
 };
 
-/// Where the page leaves out lines, and at the end of a line, the rest of it.
+/// The sign for lines that the page leaves out, and at the end of a line, for the rest of it.
 const LEFT_OUT: &str = "…";
 
 /// A page, whose commands run section by section.

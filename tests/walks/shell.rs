@@ -1,4 +1,4 @@
-//! Where the commands of a page run.
+//! A shell that runs the commands of a page.
 
 use std::{
     env, fs,
@@ -22,7 +22,7 @@ const DEADLINE: Duration = Duration::from_secs(120);
 
 /// A shell whose path has the tested `tap53`. It is in the top directory of the sources.
 pub(crate) struct Shell {
-    /// What stands for `sudo` and `tap53`.
+    /// Directory of the scripts that replace `sudo` and `tap53`.
     programs: TempDir,
     namespace: Option<String>,
     directory: PathBuf,

@@ -43,7 +43,7 @@ pub(crate) struct Arguments {
     program: Option<PathBuf>,
 }
 
-/// What the files are of.
+/// The release that the files belong to.
 pub(crate) struct Release {
     version: String,
     architecture: Architecture,
@@ -79,7 +79,7 @@ impl Architecture {
 
 impl Release {
     fn new(workspace: &Workspace, out: PathBuf) -> Result<Self> {
-        // The files are made anew: one of an earlier version must not get a checksum.
+        // The directory is emptied first: a file of an earlier version must not get a checksum.
         if out.exists() {
             fs::remove_dir_all(&out).with_context(|| format!("empty {}", out.display()))?;
         }

@@ -136,7 +136,7 @@ struct Tail {
     count: u64,
     /// False if it stops after the transactions of the past.
     follows: bool,
-    /// True if nobody asked for an end, so that the end needs an explanation.
+    /// True if no option requests an end, so that the end needs an explanation.
     limit_is_usual: bool,
     began: Instant,
     shown: u64,

@@ -33,7 +33,7 @@ struct Rules {
     share: Share,
     /// The greatest share of all rules.
     most: Share,
-    /// Of several that select a client, the first decides.
+    /// Shares of certain clients: the first selector that matches a client decides.
     by_client: Vec<(PodSelector, Share)>,
 }
 

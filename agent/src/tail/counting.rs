@@ -21,7 +21,7 @@ use super::{RecordFilter, Selection, Tails};
 /// Maximum number of followers that get counts, at a time. Each takes some 0.4 MB in each worker.
 pub const COUNTING_FOLLOWERS: usize = 4;
 
-/// What is counted for a follower; `dns_metrics` configures what is counted all the time.
+/// The counts of a follower; `dns_metrics` configures those of the whole agent.
 const COUNTED: DnsMetricsConfig = DnsMetricsConfig {
     enabled: true,
     by: ClientLabel::Workload,

@@ -1,4 +1,4 @@
-//! What an agent reports to `tap53 top`: counts of the DNS since the follower began, and the state of the
+//! The report of an agent to `tap53 top`: counts of the DNS since the follower began, and the state of the
 //! agent.
 //!
 //! Every field has a default, so that a command and an agent of different versions understand each other:
@@ -11,7 +11,7 @@ use tap53_base::vitals::Health;
 
 pub use build::{losses, signals, sinks};
 
-/// What an agent reports, as of one moment.
+/// The report of an agent, as of one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Snapshot {
@@ -21,7 +21,7 @@ pub struct Snapshot {
     pub dns: DnsCounts,
     /// Packets at the hooks since the start of the agent.
     pub packets: PacketCounts,
-    /// What was lost since the start of the agent; only reasons that occurred.
+    /// Losses since the start of the agent; only reasons that occurred.
     pub losses: Vec<Loss>,
     /// The sinks.
     pub sinks: Vec<SinkCounts>,

@@ -31,9 +31,9 @@ const HASH: &str = "7d4b9c6f5";
 const DEADLINE: Duration = Duration::from_secs(60);
 const ALERT: &str = "ALERTS{alertname=\"Tap53DnsSearchWaste\",alertstate=\"firing\"}";
 const PORT: &str = "127.0.0.1:9530";
-/// Of pods without `dnsConfig`.
+/// The `ndots` of pods without `dnsConfig`.
 const USUAL_NDOTS: u8 = 5;
-/// Between two processes that look up.
+/// Pause between two processes that look up.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Queries a second for names that do not exist, by the last two scrapes.
 const ABSENT: &str =

@@ -11,7 +11,7 @@ use kube::{
     core::{Request, params::GetParams},
 };
 use serde::Deserialize;
-use tap53_base::visible::with_causes;
+use tap53_base::{backoff::Backoff, visible::with_causes};
 use tokio::time::timeout;
 
 use super::object::MetadataOnly;
@@ -44,6 +44,13 @@ impl Default for Timeouts {
             initial_backoff: Duration::from_millis(500),
             max_backoff: Duration::from_secs(30),
         }
+    }
+}
+
+impl Timeouts {
+    /// Returns the backoff between requests.
+    pub(super) const fn backoff(&self) -> Backoff {
+        Backoff::new(self.initial_backoff, self.max_backoff)
     }
 }
 

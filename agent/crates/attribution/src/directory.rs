@@ -151,7 +151,7 @@ impl Published {
         self.status_changed.notify_all();
     }
 
-    /// Backoff until the status is as `wanted`. Returns false on timeout.
+    /// Waits until the status is as `wanted`. Returns false on timeout.
     pub(super) fn wait(&self, timeout: Duration, wanted: impl Fn(&Status) -> bool) -> bool {
         let status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         let waited =

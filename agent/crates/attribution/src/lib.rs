@@ -228,7 +228,7 @@ impl Directory {
         Self::new(&published)
     }
 
-    /// Backoff until the status is as `wanted`. Returns false if `timeout` expires first.
+    /// Waits until the status is as `wanted`. Returns false if `timeout` expires first.
     pub fn wait(&self, timeout: Duration, wanted: impl Fn(&Status) -> bool) -> bool {
         self.published().is_some_and(|published| published.wait(timeout, wanted))
     }

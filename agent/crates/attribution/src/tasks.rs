@@ -14,7 +14,7 @@ use crate::{
     client::{self, RequestError},
     object::{Node, Object as _, Pod, Service},
     selection::{Selection, Selections},
-    watch::{Backoff, Change, follow},
+    watch::{Change, follow, next_pause},
     watch_coordinator::{JobQuery, WatchCoordinator, now_us},
 };
 
@@ -159,7 +159,7 @@ async fn follow_nodes(
 /// since the next one would fail too. Results are cached.
 async fn resolve_jobs(coordinator: Arc<WatchCoordinator>, mut queries: mpsc::Receiver<JobQuery>) {
     let timeouts = coordinator.timeouts();
-    let mut backoff = Backoff::new(&timeouts);
+    let mut backoff = timeouts.backoff();
     while let Some(JobQuery { uid, namespace, name }) = queries.recv().await {
         loop {
             let response = async {
@@ -179,7 +179,7 @@ async fn resolve_jobs(coordinator: Arc<WatchCoordinator>, mut queries: mpsc::Rec
                         if error.is_about_credentials() {
                             coordinator.drop_client().await;
                         }
-                        sleep(backoff.next(error.retry_after())).await;
+                        sleep(next_pause(&mut backoff, error.retry_after())).await;
                         continue;
                     }
                     coordinator.job(&uid, None);
@@ -187,7 +187,7 @@ async fn resolve_jobs(coordinator: Arc<WatchCoordinator>, mut queries: mpsc::Rec
             }
             break;
         }
-        backoff = Backoff::new(&timeouts);
+        backoff.reset();
         sleep(JOB_QUERY_INTERVAL).await;
     }
 }

@@ -14,11 +14,7 @@
 //! - There is a backoff between two requests, unless a stream has been stable for a while: a server
 //!   that ends each stream at once is not queried in a loop.
 
-use std::{
-    collections::HashSet,
-    hash::{BuildHasher, Hasher, RandomState},
-    time::Duration,
-};
+use std::{collections::HashSet, time::Duration};
 
 use http_body_util::BodyExt;
 use kube::{
@@ -30,7 +26,7 @@ use kube::{
     },
 };
 use serde::Deserialize;
-use tap53_base::visible::with_causes;
+use tap53_base::{backoff::Backoff, visible::with_causes};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
@@ -99,28 +95,10 @@ struct Refusal {
     message: String,
 }
 
-/// The backoff between requests.
-pub(super) struct Backoff {
-    first: Duration,
-    longest: Duration,
-    failures: u32,
-}
-
-impl Backoff {
-    pub(super) const fn new(timeouts: &Timeouts) -> Self {
-        Self { first: timeouts.initial_backoff, longest: timeouts.max_backoff, failures: 0 }
-    }
-
-    /// Returns the next delay. Half of it is random, so that agents do not retry at the same time.
-    pub(super) fn next(&mut self, at_least: Option<Duration>) -> Duration {
-        let doubled = 1u32.checked_shl(self.failures).unwrap_or(u32::MAX);
-        self.failures = self.failures.saturating_add(1).min(31);
-        let wait = self.first.saturating_mul(doubled).min(self.longest);
-        let random = RandomState::new().build_hasher().finish() >> 32;
-        let jitter = (wait / 2).mul_f64(random as f64 / f64::from(u32::MAX));
-        let at_least = at_least.unwrap_or_default().min(MAX_RETRY_AFTER);
-        (wait / 2).max(at_least) + jitter
-    }
+/// Returns the pause before the next request. Half of it is random, so that agents do not retry at the same
+/// time.
+pub(super) fn next_pause(backoff: &mut Backoff, retry_after: Option<Duration>) -> Duration {
+    backoff.fail_with_jitter(retry_after.unwrap_or_default().min(MAX_RETRY_AFTER))
 }
 
 /// Follows the selected objects. Never returns.
@@ -130,7 +108,7 @@ pub(super) async fn follow<T: Object>(
     mut take: impl FnMut(Change<T>),
 ) {
     let timeouts = coordinator.timeouts();
-    let mut backoff = Backoff::new(&timeouts);
+    let mut backoff = timeouts.backoff();
     let mut version: Option<String> = None;
     loop {
         let mut streaming_since = None;
@@ -147,7 +125,7 @@ pub(super) async fn follow<T: Object>(
         let ended = ended.await;
         let held = streaming_since.is_some_and(|since: Instant| since.elapsed() >= STABLE_STREAM);
         if held {
-            backoff.failures = 0;
+            backoff.reset();
         }
         let error = match ended {
             Ok(()) if held => continue,
@@ -160,7 +138,7 @@ pub(super) async fn follow<T: Object>(
         if error.is_about_credentials() {
             coordinator.drop_client().await;
         }
-        let wait = backoff.next(error.retry_after());
+        let wait = next_pause(&mut backoff, error.retry_after());
         coordinator.watch_failed(selection.watch, &error, wait);
         sleep(wait).await;
     }
@@ -323,10 +301,10 @@ mod tests {
     #[test]
     fn waits_double_up_to_the_longest_and_never_vanish() {
         let timeouts = Timeouts::default();
-        let mut backoff = Backoff::new(&timeouts);
+        let mut backoff = timeouts.backoff();
         let mut least = Duration::ZERO;
         for failure in 0..40 {
-            let wait = backoff.next(None);
+            let wait = next_pause(&mut backoff, None);
             assert!(wait >= timeouts.initial_backoff / 2, "{wait:?} after {failure}");
             assert!(wait <= timeouts.max_backoff, "{wait:?} after {failure}");
             if failure == 20 {
@@ -334,9 +312,9 @@ mod tests {
             }
         }
         assert!(least >= timeouts.max_backoff / 2);
-        let requested = backoff.next(Some(Duration::from_secs(40)));
+        let requested = next_pause(&mut backoff, Some(Duration::from_secs(40)));
         assert!(requested >= Duration::from_secs(40) && requested <= Duration::from_secs(60));
-        let absurd = backoff.next(Some(Duration::from_secs(1 << 40)));
+        let absurd = next_pause(&mut backoff, Some(Duration::from_secs(1 << 40)));
         assert!(absurd <= MAX_RETRY_AFTER + timeouts.max_backoff);
     }
 }

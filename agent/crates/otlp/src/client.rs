@@ -78,7 +78,7 @@ impl Error {
     }
 }
 
-/// What the collector did with a request that it accepted.
+/// The collector's answer to a request that it accepted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Accepted {
     /// Points that it rejected.
@@ -151,7 +151,7 @@ impl<'a> Client<'a> {
 /// Sends the collector a request without metrics, with this thread.
 ///
 /// # Errors
-/// Why it would not accept metrics now: the kind of the failure, and its message.
+/// The kind of the failure and its message, if the collector would not accept metrics now.
 pub fn try_collector(config: &OtlpConfig) -> Result<(), (Failure, String)> {
     let request = ExportMetricsServiceRequest::default().encode_to_vec();
     let attempt = async { Client::new(config)?.send(&request).await };

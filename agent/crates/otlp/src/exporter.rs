@@ -2,7 +2,6 @@
 
 use std::{
     future::Future,
-    hash::{BuildHasher as _, Hasher as _, RandomState},
     io,
     time::{Duration, Instant},
 };
@@ -132,7 +131,7 @@ impl Worker {
                 interval.saturating_sub(begun_at.elapsed())
             }
             Err(error) if error.is_temporary() => {
-                jittered(self.backoff.fail()).max(error.retry_after())
+                self.backoff.fail_with_jitter(error.retry_after())
             }
             Err(_) => interval,
         }
@@ -185,12 +184,4 @@ impl Worker {
             "the final metrics were not exported: {why}; the ledger has them"
         );
     }
-}
-
-/// Returns between half of a pause and all of it, so that agents that failed together do not return
-/// together.
-fn jittered(pause: Duration) -> Duration {
-    let random = RandomState::new().build_hasher().finish();
-    let share = u32::try_from(random % 1_000).unwrap_or_default();
-    pause / 2 + pause / 2_000 * share
 }

@@ -1,6 +1,6 @@
 //! The reasons of failed exports, as metrics and the status name them.
 
-/// Why an export failed.
+/// The reason of a failed export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// There is no connection to the collector.

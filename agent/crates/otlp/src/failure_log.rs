@@ -3,7 +3,7 @@
 
 use crate::client::{Accepted, Error};
 
-/// What was logged last.
+/// Logs a failure or a message of the collector once, until it changes.
 #[derive(Debug, Default)]
 pub(crate) struct FailureLog {
     failure: Option<String>,
@@ -41,7 +41,7 @@ impl FailureLog {
         }
     }
 
-    /// Logs what the collector says about an accepted request, unless it said the same before.
+    /// Logs the collector's message about an accepted request, unless it is the same as before.
     pub(crate) fn accepted(&mut self, url: &str, accepted: &Accepted) {
         let Accepted { rejected, message } = accepted;
         if !accepted.is_notable() || self.message.as_ref() == Some(message) {

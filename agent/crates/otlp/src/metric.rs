@@ -19,7 +19,7 @@ pub struct Metrics {
 pub struct Metric {
     /// Its name.
     pub name: &'static str,
-    /// What it means.
+    /// Its meaning, in a sentence for people.
     pub description: &'static str,
     /// Its unit by UCUM; empty for counts.
     pub unit: &'static str,

@@ -25,7 +25,7 @@ pub struct Status {
     pub points_sent: u64,
     /// Points that the collector rejected in accepted requests.
     pub points_rejected: u64,
-    /// What the collector last said about an accepted request: why it rejected points, or a warning.
+    /// The collector's last message about an accepted request: why it rejected points, or a warning.
     pub warning: Option<String>,
     /// When the last export succeeded.
     #[serde(serialize_with = "as_text")]
@@ -34,7 +34,7 @@ pub struct Status {
     pub failing: Option<Failing>,
 }
 
-/// Why an export fails.
+/// A failure that lasts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Failing {
     /// When the first attempt failed after the last one that succeeded.
@@ -42,7 +42,7 @@ pub struct Failing {
     pub since: Timestamp,
     /// The label of the last failure, see [`Failure::name`].
     pub reason: &'static str,
-    /// What the last failure was.
+    /// The message of the last failure.
     pub message: String,
 }
 

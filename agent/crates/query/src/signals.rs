@@ -128,14 +128,10 @@ impl Detection {
     }
 }
 
-/// Returns a detector without a past, for records from `at_us` on: every domain is new once.
+/// Returns the detector of a replay, for records from `at_us` on.
 fn detector(at_us: i64) -> Detector {
-    let config = SignalsConfig {
-        enabled: true,
-        learning: std::time::Duration::ZERO,
-        ..SignalsConfig::default()
-    };
     // Files may be of other days, in any order.
     const DAY_US: i64 = 86_400_000_000;
-    SharedSignals::open(&config, 1, at_us.saturating_sub(DAY_US)).detector()
+    let config = SignalsConfig { enabled: true, ..SignalsConfig::default() };
+    SharedSignals::of_replay(&config, at_us.saturating_sub(DAY_US)).detector()
 }

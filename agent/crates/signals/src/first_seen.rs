@@ -71,7 +71,10 @@ impl FirstSeen {
             let found = slot.load(Ordering::Relaxed);
             if found >> FINGERPRINT_SHIFT == fingerprint {
                 if day_of(found) < day {
-                    slot.store(slot_of(fingerprint, day), Ordering::Relaxed);
+                    // It fails if another worker has set the day, or has replaced the domain meanwhile:
+                    // that one must not be overwritten.
+                    let new = slot_of(fingerprint, day);
+                    let _ = slot.compare_exchange(found, new, Ordering::Relaxed, Ordering::Relaxed);
                     self.mark(start + way);
                 }
                 return false;
@@ -124,7 +127,7 @@ impl FirstSeen {
     /// that fails, the page stays marked.
     ///
     /// # Errors
-    /// That of `write`, which is not called again.
+    /// The error of `write`, which is not called again.
     pub(crate) fn write_dirty<E>(
         &self,
         mut write: impl FnMut(usize, &[u8; PAGE_BYTES]) -> Result<(), E>,

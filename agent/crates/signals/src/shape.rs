@@ -101,7 +101,7 @@ struct Label {
     /// Changes between letters and digits.
     changes: u32,
     last: u8,
-    /// How often each octet occurs, by its low six bits.
+    /// Number of occurrences of each octet, by its low six bits.
     counts: [u8; 64],
 }
 

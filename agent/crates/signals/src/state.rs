@@ -1,4 +1,4 @@
-//! What the workers share: tables, and the file of first-seen domains.
+//! The state that workers share: tables, and the file of first-seen domains.
 
 use std::{
     hash::{BuildHasher as _, Hasher as _, RandomState},
@@ -43,7 +43,7 @@ pub struct SharedSignals {
     _writer: Option<Arc<Background>>,
 }
 
-/// What workers share.
+/// The state that workers share.
 pub(crate) struct Shared {
     pub(crate) config: SignalsConfig,
     /// With random keys in a running agent, so that nobody can prepare names that share a bit or a bucket.
@@ -71,7 +71,7 @@ struct State {
     is_failing: bool,
 }
 
-/// What the tables hold, and what happened to the state.
+/// Use of the tables, and failures of the state file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Number of domains of the node and its workloads.
@@ -280,7 +280,7 @@ impl Restored {
             tracing::warn!(
                 event = "signals_state_reset",
                 %error,
-                "cannot use the state of signals: it begins anew, and each domain is new once more"
+                "cannot use the state of signals, starting with an empty one: each domain is new again"
             );
             Self { resets: 1, ..empty() }
         })

@@ -20,7 +20,7 @@ const MIN_CARRIED: u32 = 120;
 
 const NXDOMAIN: u16 = 3;
 
-/// What an exchange says about a tunnel.
+/// Properties of an exchange that are frequent in tunnels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sign {
     /// The name has more data than a hash.

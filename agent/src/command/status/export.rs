@@ -38,7 +38,7 @@ pub(super) fn export_text(export: &Value, colored: bool) -> String {
         note(Color::Notable, format!("points that it rejected: {}", count("points_rejected")));
     }
     if let Some(warning) = export["warning"].as_str().filter(|warning| !warning.is_empty()) {
-        note(Color::Notable, format!("it said: {}", visible(warning)));
+        note(Color::Notable, format!("its message: {}", visible(warning)));
     }
     text
 }
@@ -73,7 +73,7 @@ mod tests {
         assert_eq!(
             export_text(&export, false),
             "otlp: http://c:4318/v1/metrics; exports 7, the last at 2026-11-29T11:00:00Z\n  \
-             failed attempts: refused 3\n  points that it rejected: 2\n  it said: too old\n"
+             failed attempts: refused 3\n  points that it rejected: 2\n  its message: too old\n"
         );
     }
 }

@@ -10,14 +10,14 @@ const PAGE: usize = 10;
 /// Maximum length of a filter; names have some 250 characters.
 const MAX_FILTER: usize = 60;
 
-/// What is to be done outside of the model.
+/// An action outside of the model that a key requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
     Nothing,
     Quit,
     /// Stop the process until it is continued, as Ctrl-Z does.
     Suspend,
-    /// Draw everything anew.
+    /// Redraw everything.
     Redraw,
     /// Request snapshots in this interval, in milliseconds.
     Interval(u64),

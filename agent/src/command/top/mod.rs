@@ -162,7 +162,7 @@ struct View {
     intervals: Sender<Duration>,
 }
 
-/// How the view ends.
+/// The exit code of the view.
 type End = ExitCode;
 
 impl View {

@@ -112,11 +112,11 @@ pub(super) enum Connection {
     Connected,
     /// Not connected since this time, for this reason.
     Lost { at: String, why: String },
-    /// Connected again since this time; counts began anew.
+    /// Reconnected at this time; counts restarted.
     Again { at: String },
 }
 
-/// How the user sees the keys at the moment.
+/// The meaning of keys at the moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Mode {
     #[default]
@@ -130,7 +130,7 @@ pub(super) enum Mode {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Model {
     latest: Readings,
-    /// What is shown while the view is paused.
+    /// The readings that a paused view shows.
     paused: Option<Box<Readings>>,
     pub(super) connection: Connection,
     pub(super) mode: Mode,

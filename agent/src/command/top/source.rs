@@ -1,4 +1,4 @@
-//! Where the view gets its data and its orders: the agent, keys, and signals, a thread each.
+//! The sources of the view's events: the agent, keys, and signals of the process, with a thread each.
 
 use std::{
     sync::mpsc::{Receiver, RecvTimeoutError, Sender},

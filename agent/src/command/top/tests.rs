@@ -1,4 +1,4 @@
-//! What is drawn, at the smallest size and at a large one.
+//! The view at the smallest size and at a large one.
 
 use ratatui::{Terminal, backend::TestBackend, buffer::Buffer, crossterm::event::KeyCode};
 use tap53::top::{
@@ -51,7 +51,7 @@ fn health() -> Health {
     Health { live: ok.clone(), ready: ok, sinks: vec![sink], ..Health::default() }
 }
 
-/// What an agent reports after `seconds`, with `scale` times 100 transactions.
+/// Returns the report of an agent after `seconds`, with `scale` times 100 transactions.
 fn snapshot(seconds: u64, scale: u64) -> Snapshot {
     let name = "a-very-long-name-that-no-column-of-a-small-terminal-holds.shop.svc.cluster.local";
     let dns = DnsCounts {

@@ -1,4 +1,4 @@
-//! Who asked and who answered.
+//! Attribution of the client and the server of a transaction.
 
 use tap53_attribution::{Endpoint, Reader};
 use tap53_capture::capture::Processes;
@@ -40,7 +40,7 @@ impl Attribution {
         }
     }
 
-    /// Reads the owners anew if they have changed.
+    /// Reloads the owners if they have changed.
     pub(super) fn refresh(&mut self) {
         self.owners_changed |= self.owners.refresh();
     }

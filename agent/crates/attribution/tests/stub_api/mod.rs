@@ -130,7 +130,7 @@ impl Stub {
         requests.iter().filter(wanted).cloned().collect()
     }
 
-    /// Backoff until `count` requests have arrived.
+    /// Waits until `count` requests have arrived.
     pub(crate) fn wait_for(&self, resource: &str, watch: bool, count: usize) -> Vec<Request> {
         let wanted = |it: &&Request| it.resource() == resource && it.is_watch() == watch;
         let requests = self.inside.requests.lock().unwrap();

@@ -1,7 +1,7 @@
 //! Describes the keys that readers take, for a schema of the configuration.
 //!
-//! The readers themselves are asked, so that a key cannot be missing: each check is called with a value
-//! that it refuses, and its reason says what it accepts. A check with a reason of its own counts as one
+//! The readers describe themselves, so that a key cannot be missing: each check is called with a value
+//! that it refuses, and its reason names what it accepts. A check with a reason of its own counts as one
 //! that accepts anything.
 
 use std::{
@@ -15,7 +15,7 @@ use super::{
     tree::{BOOLEAN, ONE_OF, TEXT, WHOLE_NUMBER},
 };
 
-/// What a key accepts.
+/// The values that a key accepts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Form {
     /// Not known.

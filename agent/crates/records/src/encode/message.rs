@@ -155,13 +155,13 @@ mod tests {
         assert_eq!(response["parse_status"], "OK");
     }
 
-    /// What only a message has.
+    /// Fields that records do not have.
     const OWN: [&str; 2] = ["cut", "response"];
 
     #[test]
     fn every_field_is_one_of_a_record_with_its_value() {
         let mut json = Vec::new();
-        // Of one message, so that all fields are about the same.
+        // This sample has one message, so that the fields of both describe the same one.
         samples::with_record("response", |it| {
             crate::encode::JsonLine.encode(it, &mut json).unwrap()
         });

@@ -22,7 +22,7 @@ use crate::pair::{AnswerSource, Chain, Observation, RecordId, Transaction};
 /// host that nothing else distinguishes.
 const ROOT_CGROUP: u64 = 1;
 
-/// What the first two names of a pod's search list have.
+/// A label that the first two names of a pod's search list contain.
 const SERVICE_LABEL: &str = ".svc.";
 
 /// Number of events from which on a worker submits them before its batch ends.

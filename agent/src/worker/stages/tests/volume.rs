@@ -1,4 +1,4 @@
-//! What is left out of the records, and what counts it.
+//! Transactions that `record.keep` leaves out of the records, and their counts.
 
 use tap53_attribution::pod_selection::config::PodFilterConfig;
 use tap53_insight::DnsMetrics;
