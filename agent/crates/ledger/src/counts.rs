@@ -129,7 +129,7 @@ pub struct WorkerCounts {
     pub queries_evicted: u64,
     /// Records with each sign of tampering, by [`Anomaly`]; outside of the sums.
     pub anomalies: [u64; Anomaly::ALL.len()],
-    /// Records with each signal, by [`Signal`]; outside of the sums.
+    /// Transactions with each signal, by [`Signal`], whether or not they became records; outside of the sums.
     pub signals: [u64; Signal::ALL.len()],
     /// Records by where their answer came from, by [`AnsweredFrom`]; outside of the sums.
     pub answered_from: [u64; AnsweredFrom::ALL.len()],

@@ -29,7 +29,7 @@ mod summaries;
 
 use tap53_attribution::{self as enrich, Moment, WatchStatus};
 use tap53_base::vitals::{Heartbeat, SinkTimings};
-use tap53_capture::interfaces::InterfaceStatus;
+use tap53_capture::interfaces::{InterfaceStatus, PAIR_KINDS};
 use tap53_ebpf::settings::Direction;
 use tap53_insight::TopReading;
 use tap53_ledger::{Agent, Deliveries, Hook, Interface, Stage, Total, WorkerCounts};
@@ -209,9 +209,6 @@ fn each_interface(reading: &Reading<'_>, mut report: impl FnMut([&str; 2], bool,
         );
     }
 }
-
-/// Names of the kinds of [`Kind::is_pair`](tap53_capture::interfaces::Kind::is_pair).
-const PAIR_KINDS: [&str; 2] = ["veth", "netkit"];
 
 fn each_watch(reading: &Reading<'_>, report: impl FnMut(&WatchStatus)) {
     reading.enrichment.watches.iter().for_each(report);

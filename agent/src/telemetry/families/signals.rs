@@ -16,7 +16,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "tap53_signals_total",
         kind: Counter,
-        help: "Records with a signal, by signal; empty unless signals.enabled is set. A signal is no verdict: see docs/signals.md.",
+        help: "Transactions with a signal, by signal; empty unless signals.enabled is set. A signal is no verdict: see docs/signals.md.",
         labels: &["signal"],
         collect: |r, s| {
             for signal in Signal::ALL.into_iter().filter(|_| r.path.signals.is_some()) {

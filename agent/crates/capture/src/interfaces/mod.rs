@@ -139,6 +139,9 @@ impl Kind {
     }
 }
 
+/// Names of the kinds that are one end of a pair, see [`Kind::is_pair`].
+pub const PAIR_KINDS: [&str; 2] = ["veth", "netkit"];
+
 impl Kind {
     /// Returns true for one end of a pair, of which there is one for each pod.
     #[must_use]
@@ -152,8 +155,8 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Self::Physical => "physical",
             Self::Loopback => "loopback",
-            Self::Veth => "veth",
-            Self::NetkitPrimary => "netkit",
+            Self::Veth => PAIR_KINDS[0],
+            Self::NetkitPrimary => PAIR_KINDS[1],
             Self::Bridge => "bridge",
             Self::Bond => "bond",
             Self::Vlan => "vlan",
