@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use command::{
-    Arguments, Command, doctor, generate, page, prepare, probe, query, replay, run, show, spool,
-    status, switch, tail, top, verify,
+    Arguments, Command, doctor, generate, kubectl, page, prepare, probe, query, relay, replay, run,
+    show, spool, status, switch, tail, top, verify,
 };
 
 /// Exit codes of a run, as `docs/commands.md` documents them.
@@ -29,7 +29,10 @@ pub(crate) mod exit {
 fn main() -> ExitCode {
     // Before any secret is read.
     tap53_base::privileges::forbid_dumps();
-    let outcome = match Arguments::parse().command {
+    if kubectl::is_called() {
+        return ended(kubectl::run());
+    }
+    ended(match Arguments::parse().command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
         Command::Query(arguments) => query::run(arguments),
@@ -47,10 +50,15 @@ fn main() -> ExitCode {
         Command::Spool(command) => spool::run(&command),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Prepare(arguments) => prepare::run(&arguments),
+        Command::Relay(arguments) => relay::run(&arguments),
         Command::Probe(arguments) => probe::run(arguments),
         Command::Completions(arguments) => generate::completions(&arguments),
         Command::Man(arguments) => generate::man(&arguments),
-    };
+    })
+}
+
+/// Returns the exit code; an error is printed first.
+fn ended(outcome: anyhow::Result<ExitCode>) -> ExitCode {
     match outcome {
         Ok(code) => code,
         Err(error) => {

@@ -6,7 +6,7 @@ use std::hint::black_box;
 use tap53_dns::{Kept, Message};
 use tap53_records::encode::Format;
 
-use super::{cpu_time, hostile, sample, stages};
+use super::{cpu_time, hostile, paths::stages, sample};
 
 /// Payloads: the limits of DNS without EDNS and with it, and of what UDP carries.
 const SIZES: [usize; 4] = [512, 1_232, 4_096, 65_507];

@@ -54,7 +54,9 @@ pub(crate) fn man(arguments: &ManPages) -> anyhow::Result<ExitCode> {
     };
     let refused = || format!("cannot write to {}", directory.display());
     fs::create_dir_all(directory).with_context(refused)?;
-    for command in with_subcommands(&command) {
+    let mut plugin = super::kubectl::Arguments::command().disable_help_subcommand(true);
+    plugin.build();
+    for command in [&command, &plugin].into_iter().flat_map(with_subcommands) {
         let path = directory.join(format!("{}.1", page_name(command)));
         let page = page(command).with_context(refused)?;
         fs::write(&path, page).with_context(|| format!("cannot write {}", path.display()))?;
@@ -124,5 +126,6 @@ mod tests {
     #[test]
     fn the_description_of_the_command_line_is_consistent() {
         super::super::Arguments::command().debug_assert();
+        super::super::kubectl::Arguments::command().debug_assert();
     }
 }

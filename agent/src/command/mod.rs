@@ -5,11 +5,13 @@ pub(crate) mod doctor;
 pub(crate) mod filters;
 pub(crate) mod generate;
 mod interrupt;
+pub(crate) mod kubectl;
 mod output;
 pub(crate) mod page;
 pub(crate) mod prepare;
 pub(crate) mod probe;
 pub(crate) mod query;
+pub(crate) mod relay;
 pub(crate) mod replay;
 mod report;
 mod result_file;
@@ -126,6 +128,9 @@ pub(crate) enum Command {
     /// Verify that records are as an agent wrote them, and that none was removed
     #[command(after_help = verify::EXAMPLES)]
     Verify(verify::Arguments),
+    /// Pass standard input to a running agent, and its answers to standard output
+    #[command(hide = true)]
+    Relay(relay::Arguments),
     /// Create a directory that is owned by the agent's user
     #[command(after_help = prepare::EXAMPLES)]
     Prepare(prepare::Arguments),

@@ -181,7 +181,7 @@ impl Selected {
     pub(super) fn names(&self) -> Vec<String> {
         match &self.origin {
             Origin::Files(files) => files.iter().map(|file| file.display().to_string()).collect(),
-            Origin::Agent(client, ..) => vec![format!("agent at {}", client.path().display())],
+            Origin::Agent(client, ..) => vec![format!("agent at {}", client.place())],
         }
     }
 }

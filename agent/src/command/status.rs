@@ -218,7 +218,8 @@ pub(super) fn interfaces(status: &Value) -> anyhow::Result<Vec<InterfaceStatus>>
     serde_json::from_value(interfaces).context("the agent's status has invalid interfaces")
 }
 
-fn text(answer: &StatusAnswer) -> anyhow::Result<String> {
+/// Returns the status for people.
+pub(super) fn text(answer: &StatusAnswer) -> anyhow::Result<String> {
     let status = &answer.status;
     let colored = colored();
     let word = |key: &str| status.get(key).and_then(Value::as_str).unwrap_or("?");
@@ -321,7 +322,7 @@ fn config_text(config: &ConfigStatus, colored: bool) -> String {
     text
 }
 
-fn duration_text(seconds: u64) -> String {
+pub(super) fn duration_text(seconds: u64) -> String {
     let printer = SpanPrinter::new().designator(Designator::Compact).spacing(Spacing::BetweenUnits);
     let duration = SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
     printer.duration_to_string(&duration)

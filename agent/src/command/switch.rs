@@ -70,6 +70,15 @@ impl Socket {
 
 #[derive(Args, Debug)]
 pub(crate) struct Enable {
+    #[command(flatten)]
+    request: EnableRequest,
+    #[command(flatten)]
+    socket: Socket,
+}
+
+/// The interfaces to capture from.
+#[derive(Args, Debug)]
+pub(crate) struct EnableRequest {
     /// Interface, or a shell pattern of names
     #[arg(value_name = "IFACE|PATTERN")]
     pattern: String,
@@ -81,12 +90,19 @@ pub(crate) struct Enable {
     lasts: Option<Duration>,
     #[command(flatten)]
     output: Output,
-    #[command(flatten)]
-    socket: Socket,
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct Disable {
+    #[command(flatten)]
+    request: DisableRequest,
+    #[command(flatten)]
+    socket: Socket,
+}
+
+/// The interfaces to leave.
+#[derive(Args, Debug)]
+pub(crate) struct DisableRequest {
     /// Interface, or a shell pattern of names
     #[arg(value_name = "IFACE|PATTERN")]
     pattern: String,
@@ -98,42 +114,64 @@ pub(crate) struct Disable {
     lasts: Option<Duration>,
     #[command(flatten)]
     output: Output,
-    #[command(flatten)]
-    socket: Socket,
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct Reset {
+    #[command(flatten)]
+    request: ResetRequest,
+    #[command(flatten)]
+    socket: Socket,
+}
+
+/// The switches to undo.
+#[derive(Args, Debug)]
+pub(crate) struct ResetRequest {
     /// Pattern of an earlier enable or disable
     #[arg(value_name = "IFACE|PATTERN")]
     pattern: String,
     #[command(flatten)]
     output: Output,
-    #[command(flatten)]
-    socket: Socket,
 }
 
 pub(crate) fn enable(arguments: Enable) -> anyhow::Result<ExitCode> {
-    let Enable { pattern, direction, lasts, output, socket } = arguments;
-    let call = Call::Enable { pattern, directions: direction, lasts_ms: milliseconds(lasts) };
-    switch(&socket, call, output)
+    arguments.request.send(&arguments.socket.client())
 }
 
 pub(crate) fn disable(arguments: Disable) -> anyhow::Result<ExitCode> {
-    let Disable { pattern, detach, lasts, output, socket } = arguments;
-    let call = Call::Disable { pattern, detach, lasts_ms: milliseconds(lasts) };
-    switch(&socket, call, output)
+    arguments.request.send(&arguments.socket.client())
 }
 
 pub(crate) fn reset(arguments: Reset) -> anyhow::Result<ExitCode> {
-    let Reset { pattern, output, socket } = arguments;
-    // Always a success: whether the interfaces can be captured from then is shown, not checked.
-    let interfaces = socket.client().switch(Call::Reset { pattern })?;
-    output.print(&interfaces, || status::interface_table(&interfaces))
+    arguments.request.send(&arguments.socket.client())
 }
 
-fn switch(socket: &Socket, call: Call, output: Output) -> anyhow::Result<ExitCode> {
-    let interfaces = socket.client().switch(call)?;
+impl EnableRequest {
+    pub(super) fn send(self, client: &Client) -> anyhow::Result<ExitCode> {
+        let Self { pattern, direction, lasts, output } = self;
+        let call = Call::Enable { pattern, directions: direction, lasts_ms: milliseconds(lasts) };
+        switch(client, call, output)
+    }
+}
+
+impl DisableRequest {
+    pub(super) fn send(self, client: &Client) -> anyhow::Result<ExitCode> {
+        let Self { pattern, detach, lasts, output } = self;
+        switch(client, Call::Disable { pattern, detach, lasts_ms: milliseconds(lasts) }, output)
+    }
+}
+
+impl ResetRequest {
+    pub(super) fn send(self, client: &Client) -> anyhow::Result<ExitCode> {
+        let Self { pattern, output } = self;
+        // Always a success: whether the interfaces can be captured from then is shown, not checked.
+        let interfaces = client.switch(Call::Reset { pattern })?;
+        output.print(&interfaces, || status::interface_table(&interfaces))
+    }
+}
+
+fn switch(client: &Client, call: Call, output: Output) -> anyhow::Result<ExitCode> {
+    let interfaces = client.switch(call)?;
     output.print(&interfaces, || status::interface_table(&interfaces))?;
     let as_wanted = interfaces.iter().all(InterfaceStatus::is_as_wanted);
     Ok(if as_wanted { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) })

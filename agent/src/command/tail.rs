@@ -15,7 +15,7 @@ use clap::Args;
 use tap53::{
     config::{StdoutFlags, TextFormat},
     control::{
-        client::{Following, Item},
+        client::{Client, Following, Item},
         protocol::PastRequest,
     },
 };
@@ -60,6 +60,15 @@ time); 2 invalid arguments.";
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
     #[command(flatten)]
+    request: Request,
+    #[command(flatten)]
+    socket: Socket,
+}
+
+/// The records to print, and how.
+#[derive(Args, Debug)]
+pub(crate) struct Request {
+    #[command(flatten)]
     output: Output,
     /// Print each transaction as a line of JSON, like --output jsonl
     #[arg(long, conflicts_with = "output")]
@@ -81,11 +90,9 @@ pub(crate) struct Arguments {
     limit: Option<Limit>,
     #[command(flatten)]
     filters: Filters,
-    #[command(flatten)]
-    socket: Socket,
 }
 
-impl Arguments {
+impl Request {
     fn past(&self) -> Option<PastRequest> {
         let since_ms = self.since.map(|since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
         (self.last.is_some() || since_ms.is_some())
@@ -94,6 +101,14 @@ impl Arguments {
 }
 
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    follow(arguments.request, || Ok(arguments.socket.client()))
+}
+
+/// Prints the records of the agent that `find` returns. It is called once the signals are handled.
+pub(super) fn follow(
+    arguments: Request,
+    find: impl FnOnce() -> anyhow::Result<Client>,
+) -> anyhow::Result<ExitCode> {
     let past = arguments.past();
     if arguments.no_follow && past.is_none() {
         super::transactions::refuse("--no-follow needs --last or --since");
@@ -102,7 +117,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let flags = arguments.output.flags(json);
     let printer = Printer::new(flags.unwrap_or_else(|| StdoutFlags::from(TextFormat::Text)))?;
     let interrupt = Interrupt::new()?;
-    let client = arguments.socket.client();
+    let client = find()?;
     let following = client.tail(printer.line_format(), arguments.filters.selection(), past)?;
     let limit = arguments.limit.unwrap_or_else(Limit::usual);
     if let Limit::After(duration) = limit {
@@ -184,6 +199,10 @@ impl Tail {
                     if !self.follows {
                         break;
                     }
+                }
+                Item::Warning(text) => {
+                    self.printer.flush()?;
+                    note(&format!("tap53: {}", visible(&text)));
                 }
                 Item::End(why) => {
                     self.printer.flush()?;

@@ -8,6 +8,7 @@
 //! A [`Request`] has the channel for its answer, so that only the loop that owns the pipeline touches
 //! it. [`protocol`] describes the messages at the socket, `server` its limits.
 
+pub mod agents;
 pub mod client;
 pub mod config;
 mod count;

@@ -169,6 +169,8 @@ pub enum Note {
         /// False if the agent's memory had dropped more that were requested.
         complete: bool,
     },
+    /// Something that the reader should know, such as that one of several agents does not answer.
+    Warning(String),
     /// The stream has ended, for this reason.
     End(String),
     /// The stream has ended because a newer follower took its place, for this reason.

@@ -34,7 +34,8 @@ use tap53_attribution as enrich;
 /// Timeout of a request; short, but long enough for a loaded machine.
 const REQUEST_TIMEOUT: Duration = Duration::from_millis(400);
 
-struct Setup {
+/// A control socket.
+pub(crate) struct Setup {
     server: Option<Server>,
     tails: Tails,
     path: PathBuf,
@@ -64,7 +65,7 @@ fn liveness() -> Liveness {
 }
 
 /// A server whose requests `answer` takes.
-fn setup(answer: impl Fn(Request) + Send + 'static) -> Setup {
+pub(crate) fn setup(answer: impl Fn(Request) + Send + 'static) -> Setup {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("control.sock");
     let (requests, mut asked) = mpsc::channel(QUEUED);
@@ -121,7 +122,7 @@ pub(crate) fn status() -> Status {
 }
 
 /// Answers a switch with an interface that repeats the request and its requester.
-fn echo(request: Request) {
+pub(crate) fn echo(request: Request) {
     match request {
         Request::Status { answer } => drop(answer.send(status())),
         Request::Switch { switch, requester, answer } => {
@@ -138,7 +139,11 @@ fn echo(request: Request) {
 }
 
 impl Setup {
-    fn client(&self) -> Client {
+    pub(crate) const fn tails(&self) -> &Tails {
+        &self.tails
+    }
+
+    pub(crate) fn client(&self) -> Client {
         Client::new(&self.path)
     }
 
@@ -368,7 +373,7 @@ fn a_stalled_follower_gets_the_number_of_lost_lines_and_a_disconnected_one_is_re
             Item::Line => seen += 1,
             Item::Lost(lines) => lost += lines,
             Item::Past(..) => panic!("no past was requested"),
-            Item::End(why) | Item::Displaced(why) => panic!("{why}"),
+            Item::Warning(why) | Item::End(why) | Item::Displaced(why) => panic!("{why}"),
         }
     }
     assert!(lost > 0 && seen > 0, "{seen} seen, {lost} lost");

@@ -116,7 +116,7 @@ impl Keep {
 impl Rules {
     #[inline]
     fn always_keeps(&self, transaction: &Transaction<'_>, signals: Signals) -> bool {
-        let kinds = Notables::of(transaction).with(Notable::Signal, !signals.is_empty());
+        let kinds = Notable::kinds_of(transaction).with(Notable::Signal, !signals.is_empty());
         kinds.overlaps(self.always)
             || self.slower.is_some_and(|slower| latency(transaction) >= slower)
     }

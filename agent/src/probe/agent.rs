@@ -76,7 +76,7 @@ fn at_socket(client: &Client, name: &str) -> anyhow::Result<Following> {
         loop {
             let record = match following.next(&mut line) {
                 Ok(Item::Line) => serde_json::from_slice(&line).map_err(|error| error.to_string()),
-                Ok(Item::Lost(_) | Item::Past(..)) => continue,
+                Ok(Item::Lost(_) | Item::Past(..) | Item::Warning(_)) => continue,
                 Ok(Item::End(reason) | Item::Displaced(reason)) => Err(reason),
                 Err(error) => Err(error.to_string()),
             };

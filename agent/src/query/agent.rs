@@ -42,11 +42,11 @@ pub fn read_agent(
 ) -> Result<Outcome, Error> {
     let following = client.tail(LineFormat::Avro, Selection::default(), window.past)?;
     began(&following)?;
-    let protocol = |cause| Error::Protocol { socket: client.path().to_owned(), cause };
+    let protocol = |cause| Error::Protocol { agent: client.place(), cause };
     let schema = following.schema.as_deref();
     let schema = schema.ok_or_else(|| protocol("it sends no schema of its records".to_owned()))?;
     let (_, shape) = Shape::parse(schema).map_err(|error| protocol(error.to_string()))?;
-    let socket = client.path().to_owned();
+    let socket = PathBuf::from(client.place());
     let projection =
         receiver.projection(&shape).map_err(|cause| Error::Flat { file: socket.clone(), cause })?;
     let mut reader = Reader {
@@ -102,6 +102,7 @@ impl Reader<'_> {
                 None => break,
                 Some(Item::Line) => self.push(&line)?,
                 Some(Item::Lost(lost)) => self.missed += lost,
+                Some(Item::Warning(text)) => self.outcome.notes.push(text),
                 Some(Item::Past(_, is_complete)) => {
                     if !is_complete {
                         self.outcome.notes.push(SHORT_MEMORY.to_owned());
@@ -131,7 +132,7 @@ impl Reader<'_> {
     fn push(&mut self, line: &[u8]) -> Result<(), End> {
         let Some(datum) = datum_of_line(line) else {
             let cause = "a record is not in base64".to_owned();
-            return Err(Error::Protocol { socket: self.socket.clone(), cause }.into());
+            return Err(Error::Protocol { agent: self.socket.display().to_string(), cause }.into());
         };
         self.block.extend_from_slice(&datum);
         self.records += 1;

@@ -85,10 +85,10 @@ pub enum Error {
     #[error("cannot follow the agent: {0}")]
     Connection(std::io::Error),
     /// The agent sends something else than records.
-    #[error("the agent at {}: {cause}", socket.display())]
+    #[error("the agent at {agent}: {cause}")]
     Protocol {
-        /// The socket.
-        socket: PathBuf,
+        /// The place of the agent.
+        agent: String,
         /// The cause.
         cause: String,
     },

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -41,6 +41,8 @@ impl Tree {
         // Debug information is four fifths of the size; names of functions stay, for backtraces.
         run(Command::new("strip").args(["--strip-debug", "-o"]).arg(&installed).arg(program))?;
         fs::set_permissions(&installed, fs::Permissions::from_mode(0o755))?;
+        // kubectl finds its plugins by their names.
+        symlink("tap53", tree.place("usr/bin/kubectl-tap53")?)?;
         for (shell, path) in COMPLETIONS {
             let script = output(Command::new(&installed).args(["completions", shell]))?;
             fs::write(tree.place(path)?, script + "\n")?;

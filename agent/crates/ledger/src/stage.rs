@@ -10,7 +10,7 @@ pub type ByReason = BTreeMap<&'static str, u64>;
 
 /// Returns the counts of the reasons that have this fate.
 pub(crate) fn by_reason<R: Reason>(fate: Fate, count: impl Fn(R) -> u64) -> ByReason {
-    let reasons = R::REASONS.iter().filter(|reason| reason.fate() == fate);
+    let reasons = R::LABELS.iter().filter(|reason| reason.fate() == fate);
     reasons.map(|reason| (reason.label(), count(*reason))).collect()
 }
 

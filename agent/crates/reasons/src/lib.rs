@@ -20,11 +20,17 @@
 //! assert_eq!(ParcelLoss::ToSender.remedy(), None);
 //! ```
 //!
+//! A [`Set`] holds labels of one enum.
+//!
 //! The lines of the ledger, its JSON, summaries, metrics and `docs/loss-reasons.md` derive from these
 //! entries. The crate is `no_std` and below all others, since the kernel programs count by reasons too.
 
 #![no_std]
 #![forbid(unsafe_code)]
+
+mod set;
+
+pub use set::Set;
 
 /// The part that a number has in the sum of a stage: `Σ taken = Σ passed + Σ waiting + Σ filtered +
 /// Σ ignored + Σ lost`. The declaration order is that of text and summaries.
@@ -66,17 +72,20 @@ impl Fate {
     }
 }
 
-/// An enum that [`reasons!`] declared.
-pub trait Reason: Copy + 'static {
-    /// All reasons, in index order.
-    const REASONS: &'static [Self];
+/// An enum that [`labels!`] or [`reasons!`] declared.
+pub trait Label: Copy + 'static {
+    /// All of them, in index order.
+    const LABELS: &'static [Self];
 
-    /// Returns its position in [`REASONS`](Self::REASONS), and in arrays of counts.
+    /// Returns its position in [`LABELS`](Self::LABELS), and in arrays of counts.
     fn index(self) -> usize;
 
-    /// Returns its name in the ledger, in metrics and in the manual.
+    /// Returns its name in the ledger, in records, in metrics and in the manual.
     fn label(self) -> &'static str;
+}
 
+/// An enum that [`reasons!`] declared.
+pub trait Reason: Label {
     /// Returns what it means for completeness.
     fn fate(self) -> Fate;
 
@@ -122,16 +131,6 @@ macro_rules! reasons {
         }
 
         impl $crate::Reason for $name {
-            const REASONS: &'static [Self] = &Self::ALL;
-
-            fn index(self) -> usize {
-                self as usize
-            }
-
-            fn label(self) -> &'static str {
-                self.name()
-            }
-
             fn fate(self) -> $crate::Fate {
                 self.fate()
             }
@@ -185,12 +184,26 @@ macro_rules! labels {
                 }
             }
         }
+
+        impl $crate::Label for $name {
+            const LABELS: &'static [Self] = &Self::ALL;
+
+            #[inline]
+            fn index(self) -> usize {
+                self as usize
+            }
+
+            #[inline]
+            fn label(self) -> &'static str {
+                self.name()
+            }
+        }
     };
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Fate, Reason as _};
+    use super::{Fate, Label as _, Reason as _};
 
     reasons! {
         /// Reasons of these tests.
@@ -205,7 +218,7 @@ mod tests {
 
     #[test]
     fn an_entry_is_index_label_fate_meaning_and_remedy() {
-        assert_eq!(Example::REASONS, Example::ALL);
+        assert_eq!(Example::LABELS, Example::ALL);
         assert_eq!(Example::ALL.map(Example::index), [0, 1]);
         assert_eq!(Example::ALL.map(Example::label), ["first", "second"]);
         assert_eq!(Example::ALL.map(Example::fate), [Fate::Lost, Fate::Ignored]);

@@ -71,6 +71,15 @@ const PLAIN_ROWS: usize = 20;
 
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
+    #[command(flatten)]
+    request: Request,
+    #[command(flatten)]
+    socket: Socket,
+}
+
+/// What is counted, and how often it is shown.
+#[derive(Args, Debug)]
+pub(crate) struct Request {
     /// Interval between two readings, 250ms to 60s
     #[arg(long, value_name = "DURATION", value_parser = interval, default_value = "2s")]
     interval: Duration,
@@ -79,8 +88,6 @@ pub(crate) struct Arguments {
     once: bool,
     #[command(flatten)]
     filters: Filters,
-    #[command(flatten)]
-    socket: Socket,
 }
 
 /// Parses the interval.
@@ -91,13 +98,21 @@ fn interval(text: &str) -> Result<Duration, String> {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    watch(&arguments.request, || Ok(arguments.socket.client()))
+}
+
+/// Shows the counts of the agent that `find` returns. It is called before any thread is started.
+pub(in crate::command) fn watch(
+    arguments: &Request,
+    find: impl FnOnce() -> anyhow::Result<Client>,
+) -> anyhow::Result<ExitCode> {
     if !arguments.once && !io::stdout().is_terminal() {
         super::transactions::refuse(
             "standard output is no terminal: use --once to print one frame",
         );
     }
     let selection = arguments.filters.selection();
-    let client = arguments.socket.client();
+    let client = find()?;
     let interval_ms = u64::try_from(arguments.interval.as_millis()).unwrap_or(u64::MAX);
     let model = Model::new(interval_ms, describe(&selection)?);
     if arguments.once {

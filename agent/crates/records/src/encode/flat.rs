@@ -21,8 +21,8 @@ use super::{
     Profile, Record,
     binary::{Binary, Buffer, Encodable},
     fields::{Fields, Named, Value},
+    item::Item,
     owner::Identity,
-    value::Item,
 };
 
 /// Number of fields of the flat record; a test compares it with the schema.

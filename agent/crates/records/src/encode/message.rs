@@ -5,10 +5,13 @@ use tap53_transactions::privacy::Side;
 
 use super::{
     Encode, Error, Record,
+    array::Array,
     fields::{Fields, Named},
+    item::{Shown, Update},
     mnemonic::Mnemonic,
     record::{QUERY_EDNS, RESPONSE_EDNS, edns_fields, frame, int},
-    value::{Address, Array, Shown, Symbol, Time, Update},
+    symbol::Symbol,
+    value::{Address, Time},
 };
 
 /// Encodes the first message of a record as one JSON object and a line feed. What a record has too is

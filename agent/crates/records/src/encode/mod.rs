@@ -10,6 +10,7 @@
 //! unchanged. Encoders are replaceable: a sink selects one by [`Format`] and only sees bytes.
 
 mod address;
+mod array;
 mod avro;
 mod batch;
 mod binary;
@@ -17,6 +18,7 @@ mod columns;
 mod fields;
 mod flat;
 mod framing;
+mod item;
 mod key;
 mod layout;
 mod message;
@@ -31,6 +33,7 @@ mod row;
 #[cfg(any(test, feature = "testing"))]
 pub mod samples;
 mod shown;
+mod symbol;
 #[cfg(test)]
 mod tests;
 mod text;

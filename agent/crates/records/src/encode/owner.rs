@@ -12,10 +12,11 @@ use tap53_transactions::pair::RecordIds;
 
 use super::{
     Profile, SCHEMA_VERSION,
+    array::Labels,
     binary::{Binary, Buffer, Encodable, encoded as encoded_fields},
     fields::Fields,
     flat::FlatIdentity,
-    value::{Labels, Symbol},
+    symbol::Symbol,
 };
 
 /// The kind of owner that an address has.

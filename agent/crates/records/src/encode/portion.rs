@@ -23,8 +23,8 @@ use super::{
     Profile, Record,
     binary::{Binary, Buffer, Encodable, encoded_size},
     flat::{FlatRecord, line_length},
+    item::{Item, Shown, Update},
     record::resolves,
-    value::{Item, Shown, Update},
 };
 
 /// Default limit of a record's datum in bytes: a quarter of the brokers' default

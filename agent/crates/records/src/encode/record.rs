@@ -13,12 +13,15 @@ use tap53_transactions::{
 
 use super::{
     NodeRole, Observer, Owner, Portion, Provenance,
+    array::{Array, Texts},
     binary::{Binary, Buffer, Encodable},
     fields::{Fields, Named},
+    item::{Shown, Update},
     mnemonic::Mnemonic,
     owner,
     portion::MessagePortion,
-    value::{Address, Array, Bytes, Shown, Symbol, Texts, Time, Update},
+    symbol::Symbol,
+    value::{Address, Bytes, Time},
 };
 
 /// Version of the schema, which each record contains.

@@ -4,19 +4,19 @@
 //! the record there, or short names, since a follower's queue has little room. So there is one way to
 //! show a record and one way to select it, whether it is at hand, or was read back.
 
-use std::{borrow::Cow, collections::BTreeMap, fmt, net::SocketAddr};
+mod json;
+mod of_record;
 
-use serde::{
-    Deserialize, Deserializer, Serialize,
-    de::{Error as _, IgnoredAny, SeqAccess, Visitor},
-};
-use tap53_dns::{ParseStatus, opcode_name, rcode_name, type_name};
-use tap53_transactions::{
-    pair::{Anomaly, Nat, Observation},
-    privacy::Side,
-};
+use std::{borrow::Cow, collections::BTreeMap};
 
-use super::{Identity, Record, address::AddressText};
+use serde::{Deserialize, Serialize};
+use tap53_transactions::pair::Nat;
+
+pub use json::{Length, Moment};
+use json::{
+    USUAL, is_default, is_usual_nat, is_usual_opcode, is_usual_parse_status, is_usual_transport,
+    or_empty,
+};
 
 /// A text of a record, or one that was read back.
 type Text<'a> = Cow<'a, str>;
@@ -239,93 +239,6 @@ pub struct RowEnd<'a> {
     pub service: [Option<&'a str>; 2],
 }
 
-/// A time in microseconds since 1970 UTC; read also from a text as in RFC 3339.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Moment(pub i64);
-
-impl<'de> Deserialize<'de> for Moment {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Form {
-            Microseconds(i64),
-            Text(String),
-        }
-        match Form::deserialize(deserializer)? {
-            Form::Microseconds(us) => Ok(Self(us)),
-            Form::Text(text) => {
-                let time: jiff::Timestamp = text.parse().map_err(D::Error::custom)?;
-                Ok(Self(time.as_microsecond()))
-            }
-        }
-    }
-}
-
-/// The number of items of a list, which is read from the list or from the number.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Length(pub u64);
-
-impl<'de> Deserialize<'de> for Length {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Items;
-        impl<'de> Visitor<'de> for Items {
-            type Value = u64;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list or the number of its items")
-            }
-
-            fn visit_u64<E>(self, number: u64) -> Result<u64, E> {
-                Ok(number)
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<u64, A::Error> {
-                let mut count = 0;
-                while items.next_element::<IgnoredAny>()?.is_some() {
-                    count += 1;
-                }
-                Ok(count)
-            }
-        }
-        deserializer.deserialize_any(Items).map(Self)
-    }
-}
-
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
-}
-
-fn is_usual_transport(text: &str) -> bool {
-    text == USUAL.transport
-}
-
-fn is_usual_nat(text: &str) -> bool {
-    text == USUAL.nat
-}
-
-fn is_usual_opcode(text: &str) -> bool {
-    text == USUAL.opcode
-}
-
-fn is_usual_parse_status(text: &str) -> bool {
-    text == USUAL.parse_status
-}
-
-/// Values that a row's own JSON leaves out.
-struct Usual {
-    transport: &'static str,
-    nat: &'static str,
-    opcode: &'static str,
-    parse_status: &'static str,
-}
-
-const USUAL: Usual = Usual {
-    transport: "UDP",
-    nat: Nat::None.symbol(),
-    opcode: "QUERY",
-    parse_status: ParseStatus::Ok.name(),
-};
-
 impl Default for Row<'_> {
     /// Returns the row of a query over UDP about which nothing else is known.
     fn default() -> Self {
@@ -381,107 +294,6 @@ impl Default for Row<'_> {
 }
 
 impl<'a> Row<'a> {
-    /// Returns the row of a record, as its privacy rules show it.
-    #[must_use]
-    pub fn of(record: &'a Record<'_>) -> Self {
-        let (transaction, policy) = (record.transaction, record.policy);
-        let (flow, first) = (&transaction.flow, transaction.first());
-        let (query, response) = (transaction.query(), transaction.response());
-        let question = first.message.question();
-        let question_of = |question: tap53_dns::Question<'a>| RowQuestion {
-            name: policy.name(question.name),
-            qtype: type_name(question.qtype),
-        };
-        let answer_of = |answer: tap53_dns::Answer<'a>| RowAnswer {
-            rtype: type_name(answer.rtype),
-            rdata: policy.answer_rdata(answer.rdata),
-        };
-        let portion = record.portion;
-        let omitted = |seen: Option<&Observation>| seen.map_or(0, |it| it.message.answers_omitted);
-        let moment = |at_ns| Moment(record.clock.utc_us(at_ns));
-        let shown = |side, end: SocketAddr| {
-            let text = AddressText::shown(&policy.address(side, end.ip()));
-            Cow::Owned(text.as_str().to_owned())
-        };
-        let sightings = &transaction.sightings;
-        let backend = sightings.backend(flow);
-        let translated = sightings.translated_client(flow);
-        let mut row =
-            Self {
-                node: record.observer.node().into(),
-                interface: record.observer.interface().into(),
-                response_interface: response.map(|_| record.response_observer.interface().into()),
-                outcome: transaction.outcome().symbol().into(),
-                relation: transaction.related.map(|related| related.relation.symbol().into()),
-                capture_gap: transaction.capture_gap,
-                anomalies: transaction.anomalies.iter().map(Anomaly::name).map(Cow::from).collect(),
-                signals: record.signals.iter().flat_map(|it| it.names()).map(Cow::from).collect(),
-                query_time: query.map(|seen| moment(seen.at_ns)),
-                response_time: response.map(|seen| moment(seen.at_ns)),
-                latency_ns: record.latency_ns(),
-                query_count: transaction.query_count,
-                copy_count: transaction.copy_count,
-                transport: match flow.transport {
-                    tap53_dns::Transport::Udp => "UDP".into(),
-                    tap53_dns::Transport::Tcp => "TCP".into(),
-                },
-                tunnel_type: flow.tunnel.map(|tunnel| tunnel.kind.name().into()),
-                tunnel_id: flow.tunnel.and_then(|tunnel| tunnel.id).map(i64::from),
-                client_address: shown(Side::Client, flow.client),
-                client_port: flow.client.port(),
-                server_address: shown(Side::Server, flow.server),
-                server_port: flow.server.port(),
-                backend_address: backend.map(|end| shown(Side::Server, end)),
-                backend_port: backend.map(|end| end.port()),
-                translated_client_address: translated.map(|end| shown(Side::Client, end)),
-                translated_client_port: translated.map(|end| end.port()),
-                nat: sightings.nat.symbol().into(),
-                opcode: opcode_name(first.message.opcode),
-                truncated: response.map(|seen| seen.message.flags.truncated),
-                qname: question.map(|question| policy.name(question.name)),
-                qtype: question.map(|question| type_name(question.qtype)),
-                more_questions: first
-                    .message
-                    .more_questions()
-                    .take(record.first_portion().questions)
-                    .map(question_of)
-                    .collect(),
-                rcode: response.map(|seen| rcode_name(seen.message.rcode)),
-                answers: response.map_or_else(Vec::new, |seen| {
-                    let answers = seen.message.answers().take(portion.response.answers);
-                    answers.map(answer_of).collect()
-                }),
-                answers_omitted: omitted(query)
-                    .saturating_add(omitted(response))
-                    .saturating_add(portion.omitted.answers),
-                updates: Length(query.map_or(0, |seen| {
-                    seen.message.updates().len().min(portion.query.updates) as u64
-                })),
-                parse_status: record.parse_status().name().into(),
-                ..Self::default()
-            };
-        row.set_client(record.client.identity());
-        row.set_server(record.server.identity());
-        row
-    }
-
-    fn set_client(&mut self, known: &'a Identity) {
-        self.client_pod_name = text(known.pod_name.as_ref());
-        self.client_pod_namespace = text(known.pod_namespace.as_ref());
-        self.client_workload_name = text(known.workload_name.as_ref());
-        self.client_labels = known.labels.as_ref().map(Cow::Borrowed);
-        self.client_service_name = text(known.service_name.as_ref());
-        self.client_service_namespace = text(known.service_namespace.as_ref());
-    }
-
-    fn set_server(&mut self, known: &'a Identity) {
-        self.server_pod_name = text(known.pod_name.as_ref());
-        self.server_pod_namespace = text(known.pod_namespace.as_ref());
-        self.server_workload_name = text(known.workload_name.as_ref());
-        self.server_service_name = text(known.service_name.as_ref());
-        self.server_service_namespace = text(known.service_namespace.as_ref());
-    }
-
     /// Reads a row back from a record in JSON, or from a row in JSON.
     ///
     /// # Errors
@@ -539,40 +351,5 @@ impl<'a> Row<'a> {
     }
 }
 
-/// Reads a list that may be null.
-fn or_empty<'de, D: Deserializer<'de>>(value: D) -> Result<Vec<Text<'static>>, D::Error> {
-    let texts: Option<Vec<String>> = Deserialize::deserialize(value)?;
-    Ok(texts.unwrap_or_default().into_iter().map(Cow::Owned).collect())
-}
-
-fn text(name: Option<&String>) -> Option<Cow<'_, str>> {
-    name.map(|name| Cow::Borrowed(name.as_str()))
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::encode::{Encode, JsonLine, samples};
-
-    #[test]
-    fn a_row_equals_the_one_that_is_read_back_from_the_record_in_json() {
-        for name in samples::NAMES {
-            samples::with_record(name, |record| {
-                let row = Row::of(record);
-                let mut json = Vec::new();
-                JsonLine.encode(record, &mut json).unwrap();
-                assert_eq!(Row::from_json(&json).unwrap(), row, "{name}");
-                let own = serde_json::to_vec(&row).unwrap();
-                assert_eq!(Row::from_json(&own).unwrap(), row, "{name}");
-                // A queue has room for some thousands.
-                assert!(own.len() < 420, "{} bytes", own.len());
-            });
-        }
-    }
-
-    #[test]
-    fn anything_else_is_refused() {
-        assert!(Row::from_json(b"{\"query_time\":\"yesterday\"}").is_err());
-        assert!(Row::from_json(b"[").is_err());
-    }
-}
+mod tests;

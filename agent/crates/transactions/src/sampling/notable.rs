@@ -1,103 +1,61 @@
 //! The transactions that are more than a plain answer.
 
 use clap::ValueEnum;
-use serde::{Serialize, Serializer};
 use tap53_dns::ParseStatus;
+use tap53_reasons::{Set, labels};
 
 use crate::pair::{Outcome, Transaction};
 
-/// A kind of transaction that is no plain answer: a matched QUERY with an untruncated, readable NOERROR
-/// response and without signs of tampering.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ValueEnum)]
-#[serde(rename_all = "snake_case")]
-#[value(rename_all = "snake_case")]
-pub enum Notable {
-    /// A response with another code than NOERROR and NXDOMAIN.
-    Error,
-    /// A response with NXDOMAIN.
-    Nxdomain,
-    /// A query without response, or a response without query.
-    Unanswered,
-    /// A truncated response.
-    Truncated,
-    /// A transaction with an [`Anomaly`](crate::pair::Anomaly), such as a conflicting response.
-    Anomaly,
-    /// A message that could not be read as a whole.
-    Malformed,
-    /// An opcode other than QUERY: an update, a notification.
-    Operation,
-    /// A transaction with a signal, such as a tunnel's. Who looks for signals adds it; see [`Notables::with`].
-    Signal,
-}
-
-impl Notable {
-    const fn bit(self) -> u8 {
-        1 << self as u8
+labels! {
+    /// A kind of transaction that is no plain answer: a matched QUERY with an untruncated, readable
+    /// NOERROR response and without signs of tampering.
+    #[derive(ValueEnum)]
+    #[value(rename_all = "snake_case")]
+    pub enum Notable {
+        /// A response with another code than NOERROR and NXDOMAIN.
+        Error = "error";
+        /// A response with NXDOMAIN.
+        Nxdomain = "nxdomain";
+        /// A query without response, or a response without query.
+        Unanswered = "unanswered";
+        /// A truncated response.
+        Truncated = "truncated";
+        /// A transaction with an [`Anomaly`](crate::pair::Anomaly), such as a conflicting response.
+        Anomaly = "anomaly";
+        /// A message that could not be read as a whole.
+        Malformed = "malformed";
+        /// An opcode other than QUERY: an update, a notification.
+        Operation = "operation";
+        /// A transaction with a signal, such as a tunnel's. The code that looks for signals adds it.
+        Signal = "signal";
     }
 }
+
+/// Kinds of transactions.
+pub type Notables = Set<Notable>;
 
 /// Response code of a name that does not exist (RFC 1035 §4.1.1).
 const NXDOMAIN: u16 = 3;
 
-/// A set of kinds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Notables(u8);
-
-impl Notables {
-    /// All kinds.
-    pub const ALL: Self = Self(0xff);
-
+impl Notable {
     /// Returns the kinds of a transaction without [`Notable::Signal`], which cannot be seen from it alone.
     #[inline]
     #[must_use]
-    pub fn of(transaction: &Transaction<'_>) -> Self {
-        let mut kinds = 0;
-        let mut add = |is: bool, kind: Notable| kinds |= if is { kind.bit() } else { 0 };
-        add(transaction.outcome() != Outcome::Matched, Notable::Unanswered);
-        add(!transaction.anomalies.is_empty(), Notable::Anomaly);
-        add(transaction.first().message.opcode != 0, Notable::Operation);
-        for seen in [transaction.query(), transaction.response()].into_iter().flatten() {
-            add(seen.message.parse_status != ParseStatus::Ok, Notable::Malformed);
-        }
-        if let Some(response) = transaction.response() {
-            add(response.message.flags.truncated, Notable::Truncated);
-            match response.message.rcode {
-                0 => {}
-                NXDOMAIN => add(true, Notable::Nxdomain),
-                _ => add(true, Notable::Error),
-            }
-        }
-        Self(kinds)
-    }
-
-    /// Returns the set with a kind added if `is` holds.
-    #[inline]
-    #[must_use]
-    pub const fn with(self, kind: Notable, is: bool) -> Self {
-        Self(self.0 | if is { kind.bit() } else { 0 })
-    }
-
-    /// Returns true if both sets have a kind in common.
-    #[must_use]
-    pub const fn overlaps(self, other: Self) -> bool {
-        self.0 & other.0 != 0
-    }
-
-    /// Returns the kinds in order.
-    pub fn iter(self) -> impl Iterator<Item = Notable> {
-        Notable::value_variants().iter().copied().filter(move |kind| self.0 & kind.bit() != 0)
-    }
-}
-
-impl FromIterator<Notable> for Notables {
-    fn from_iter<I: IntoIterator<Item = Notable>>(kinds: I) -> Self {
-        Self(kinds.into_iter().fold(0, |all, kind| all | kind.bit()))
-    }
-}
-
-impl Serialize for Notables {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.iter())
+    pub fn kinds_of(transaction: &Transaction<'_>) -> Notables {
+        let messages = [transaction.query(), transaction.response()].into_iter().flatten();
+        let is_malformed =
+            messages.fold(false, |is, seen| is | (seen.message.parse_status != ParseStatus::Ok));
+        let kinds = Notables::NONE
+            .with(Self::Unanswered, transaction.outcome() != Outcome::Matched)
+            .with(Self::Anomaly, !transaction.anomalies.is_empty())
+            .with(Self::Operation, transaction.first().message.opcode != 0)
+            .with(Self::Malformed, is_malformed);
+        let Some(response) = transaction.response() else { return kinds };
+        let rcode = response.message.rcode;
+        kinds
+            .with(Self::Truncated, response.message.flags.truncated)
+            .with(Self::Nxdomain, rcode == NXDOMAIN)
+            .with(Self::Error, rcode != 0 && rcode != NXDOMAIN)
     }
 }
 
@@ -133,7 +91,7 @@ mod tests {
             sightings: Sightings::single(&flow),
             chain: None,
         };
-        Notables::of(&transaction).iter().collect()
+        Notable::kinds_of(&transaction).iter().collect()
     }
 
     fn message(response: bool) -> Message {
@@ -168,12 +126,11 @@ mod tests {
         assert_eq!(found, [Notable::Operation]);
     }
 
+    /// The configuration and the ledger have one name for each kind.
     #[test]
-    fn the_set_of_all_kinds_has_each_kind() {
-        assert_eq!(Notables::ALL, Notable::value_variants().iter().copied().collect());
-        let both: Notables = [Notable::Operation, Notable::Error].into_iter().collect();
-        assert_eq!(both.iter().collect::<Vec<_>>(), [Notable::Error, Notable::Operation]);
-        assert_eq!(serde_json::to_string(&both).unwrap(), r#"["error","operation"]"#);
-        assert!(!both.overlaps([Notable::Nxdomain].into_iter().collect()));
+    fn the_configuration_has_each_kind_by_its_name() {
+        let values = Notable::value_variants().iter().map(|kind| kind.to_possible_value());
+        let named = values.map(|value| value.expect("none is hidden").get_name().to_owned());
+        assert!(named.eq(Notable::ALL.map(Notable::name)));
     }
 }

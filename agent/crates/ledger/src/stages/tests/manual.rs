@@ -74,7 +74,7 @@ struct Entry {
 
 /// The reasons why something goes nowhere: first those by which nothing is missing.
 fn entries<R: Reason>() -> Vec<Entry> {
-    let all = R::REASONS.iter().map(|reason| Entry {
+    let all = R::LABELS.iter().map(|reason| Entry {
         label: reason.label(),
         fate: reason.fate(),
         meaning: reason.meaning(),
