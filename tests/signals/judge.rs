@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use tap53_dns::private_address::is_private;
 use tap53_harness::lookups::{Answer, Lookup, labels, rtype, text_of};
 use tap53_signals::{Detector, Exchange, SharedSignals, Signals, SignalsConfig};
 
@@ -25,7 +26,6 @@ impl Judge {
     pub(crate) fn observe(&mut self, lookup: &Lookup) -> Signals {
         // As in records: lower case, with escapes.
         let name = text_of(labels(&lookup.name)).to_ascii_lowercase();
-        let addresses: Vec<String> = lookup.answers.iter().filter_map(address).collect();
         let exchange = Exchange {
             at_us: micros(lookup.at),
             client: lookup.client,
@@ -35,8 +35,9 @@ impl Judge {
             rcode: Some(lookup.rcode.into()),
             query_bytes: u32::try_from(lookup.query_size()).expect("a message"),
             response_bytes: u32::try_from(lookup.response_size()).expect("a message"),
+            has_private_address: lookup.answers.iter().filter_map(address).any(is_private),
         };
-        self.detector.observe(&exchange, addresses.iter().map(String::as_str))
+        self.detector.observe(&exchange)
     }
 }
 
@@ -44,11 +45,10 @@ fn micros(at: Duration) -> i64 {
     i64::try_from((BEGIN + at).as_micros()).expect("a date of our time")
 }
 
-fn address(answer: &Answer) -> Option<String> {
-    let address: IpAddr = match answer.rtype {
+fn address(answer: &Answer) -> Option<IpAddr> {
+    Some(match answer.rtype {
         rtype::A => Ipv4Addr::from(<[u8; 4]>::try_from(&*answer.rdata).ok()?).into(),
         rtype::AAAA => Ipv6Addr::from(<[u8; 16]>::try_from(&*answer.rdata).ok()?).into(),
         _ => return None,
-    };
-    Some(address.to_string())
+    })
 }

@@ -501,8 +501,21 @@ impl Pairing {
             self.recorder.record(&self.table.alone(flow, seen), &mut self.counts);
             return;
         }
-        match self.table.observe(key, seen, wire) {
-            Observed::Waits => {
+        // By reference: a transaction that is moved out of its result is copied piece by piece.
+        let elsewhere = match &self.table.observe(key, seen, wire) {
+            Observed::Done(transaction) => {
+                return self.recorder.record(transaction, &mut self.counts);
+            }
+            Observed::Repeated | Observed::Held => return,
+            Observed::Copy => {
+                self.counts.messages_lost[MessageLoss::Copy as usize] += 1;
+                return;
+            }
+            Observed::Waits => None,
+            Observed::Elsewhere(worker) => Some(*worker),
+        };
+        match elsewhere {
+            None => {
                 if let Some(chains) = self.recorder.chains()
                     && let Some((record, flow, query)) = self.table.newest(flow.transport)
                 {
@@ -513,8 +526,7 @@ impl Pairing {
                     self.recorder.record(&transaction, &mut self.counts);
                 }
             }
-            Observed::Repeated | Observed::Held => {}
-            Observed::Elsewhere(worker) => {
+            Some(worker) => {
                 // It is counted where it is processed.
                 self.counts.messages_decoded -= 1;
                 if status != ParseStatus::Ok {
@@ -523,10 +535,6 @@ impl Pairing {
                 if !self.hand_over(worker.into(), origin, sent, wire, missing) {
                     self.message(origin, sent, wire, missing, Ownership::Final);
                 }
-            }
-            Observed::Copy => self.counts.messages_lost[MessageLoss::Copy as usize] += 1,
-            Observed::Done(transaction) => {
-                self.recorder.record(&transaction, &mut self.counts);
             }
         }
     }

@@ -85,7 +85,7 @@ pub(crate) fn require_bounded(message: &Message, wire: &[u8]) {
         sightings: Sightings::single(&flow),
     };
     SURROUNDINGS.with(|(observer, owner, policy)| {
-        let mut portions = [Portion::ALL; 2];
+        let mut portions = [None; 2];
         let whole = Record {
             observer,
             response_observer: observer,

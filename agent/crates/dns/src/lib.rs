@@ -29,6 +29,7 @@ mod label;
 mod message;
 mod name;
 mod packet;
+pub mod private_address;
 mod rdata;
 mod steps;
 pub mod stream;

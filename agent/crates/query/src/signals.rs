@@ -4,7 +4,9 @@
 use std::net::IpAddr;
 
 use hashbrown::HashMap;
-use tap53_dns::{domain::registrable_domain, rcode_mnemonic, type_mnemonic};
+use tap53_dns::{
+    domain::registrable_domain, private_address::is_private, rcode_mnemonic, type_mnemonic,
+};
 use tap53_signals::{Detector, Exchange, SharedSignals, Signal, Signals, SignalsConfig};
 
 use crate::row::{Fields, Row, Slot, Value};
@@ -106,6 +108,11 @@ impl Detection {
             let name = text(slot)?;
             codes.get(name).copied().or_else(|| name.strip_prefix(prefix)?.parse().ok())
         };
+        let mut has_private_address = false;
+        row.get(columns.addresses).each(|address| {
+            let address = address.text().and_then(|address| address.parse().ok());
+            has_private_address |= address.is_some_and(is_private);
+        });
         let exchange = Exchange {
             at_us,
             client,
@@ -115,10 +122,9 @@ impl Detection {
             rcode: code(&self.rcodes, columns.rcode, "RCODE"),
             query_bytes: size(columns.query_size),
             response_bytes: size(columns.response_size),
+            has_private_address,
         };
-        let mut addresses = Vec::new();
-        row.get(columns.addresses).each(|address| addresses.extend(address.text()));
-        self.detector.get_or_insert_with(|| detector(at_us)).observe(&exchange, addresses)
+        self.detector.get_or_insert_with(|| detector(at_us)).observe(&exchange)
     }
 
     /// Returns the registrable domain of a record's name.

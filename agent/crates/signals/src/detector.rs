@@ -1,12 +1,15 @@
 //! The side of a worker: an exchange comes in, its signals come out.
 
-use std::{hash::BuildHasher as _, net::IpAddr, sync::Arc};
+use std::{
+    hash::{BuildHasher as _, Hasher as _},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use tap53_dns::domain::{Registrable, registrable};
 
 use crate::{
     burst::{is_generated, is_sampled},
-    rebinding::is_private,
     recent::Recent,
     signal::{Signal, Signals},
     state::{Shared, SharedSignals},
@@ -36,6 +39,8 @@ pub struct Exchange<'a> {
     pub query_bytes: u32,
     /// Size of the response in bytes; 0 if there is none.
     pub response_bytes: u32,
+    /// True if an answer is a [private](tap53_dns::private_address) address.
+    pub has_private_address: bool,
 }
 
 /// Looks for signals among the exchanges of one worker.
@@ -53,16 +58,11 @@ impl SharedSignals {
 }
 
 impl Detector {
-    /// Returns the signals of an exchange, whose answer has these addresses as text. Never allocates.
+    /// Returns the signals of an exchange. Never allocates.
     #[inline]
-    pub fn observe<'a>(
-        &mut self,
-        exchange: &Exchange<'_>,
-        addresses: impl IntoIterator<Item = &'a str>,
-    ) -> Signals {
-        let is_private = self.shared.config.rebinding && addresses.into_iter().any(is_private);
-        let Exchange { client, qtype, rcode, name, .. } = *exchange;
-        let hash = self.shared.hasher.hash_one((client, qtype, rcode, name));
+    pub fn observe(&mut self, exchange: &Exchange<'_>) -> Signals {
+        let is_private = self.shared.config.rebinding && exchange.has_private_address;
+        let hash = self.hash_of(exchange);
         let now_s = seconds(exchange.at_us);
         let interval = now_s / INTERVAL_S;
         let signals = match self.recent.get(hash, interval) {
@@ -73,7 +73,24 @@ impl Detector {
                 signals
             }
         };
-        signals.with(Signal::Rebinding, is_private && self.is_rebinding(name))
+        signals.with(Signal::Rebinding, is_private && self.is_rebinding(exchange.name))
+    }
+
+    /// Returns the hash of what an exchange and its repetitions have in common. Three writes: what the standard
+    /// library writes for a tuple of these is twice as many.
+    #[inline]
+    fn hash_of(&self, exchange: &Exchange<'_>) -> u64 {
+        let Exchange { client, qtype, rcode, name, .. } = *exchange;
+        let mut hash = self.shared.hasher.build_hasher();
+        // Clients whose numbers are equal are one: the IPv4-mapped address is that of the same host.
+        hash.write_u128(match client {
+            IpAddr::V4(client) => client.to_ipv6_mapped().to_bits(),
+            IpAddr::V6(client) => client.to_bits(),
+        });
+        let rcode = rcode.map_or(u64::MAX, u64::from);
+        hash.write_u64(rcode << 16 | u64::from(qtype));
+        hash.write(name.as_bytes());
+        hash.finish()
     }
 
     /// Returns the signals of an exchange that the client has not had in this interval, and those that its

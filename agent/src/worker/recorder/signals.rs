@@ -4,10 +4,6 @@ use tap53_records::encode::{Clock, Owner};
 use tap53_signals::{Detector, Exchange, Signal, Signals};
 use tap53_transactions::pair::{Anomaly, Observation, Transaction};
 
-/// Types of addresses.
-const A: u16 = 1;
-const AAAA: u16 = 28;
-
 /// Returns the signals of a transaction of this client.
 #[inline]
 pub(super) fn signals_of(
@@ -31,10 +27,9 @@ pub(super) fn signals_of(
         rcode: response.map(|seen| seen.message.rcode),
         query_bytes: size(query),
         response_bytes: size(response),
+        has_private_address: response.is_some_and(|seen| seen.message.has_private_address()),
     };
-    let answers = response.into_iter().flat_map(|seen| seen.message.answers());
-    let addresses = answers.filter(|it| matches!(it.rtype, A | AAAA)).map(|it| it.rdata);
-    detector.observe(&exchange, addresses).and(signals)
+    detector.observe(&exchange).and(signals)
 }
 
 /// Returns the signals that pairing found.

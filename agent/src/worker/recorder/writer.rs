@@ -105,8 +105,8 @@ impl Writer {
         };
         let command = process.as_ref().map(|it| String::from_utf8_lossy(it.command()));
         let process = process.as_ref().zip(command.as_deref());
-        let mut portion = Portion::ALL;
-        let record = Record {
+        let mut portion = None;
+        let mut record = Record {
             observer,
             response_observer,
             number: counts.records_numbered + 1,
@@ -125,8 +125,8 @@ impl Writer {
             signals,
             kept_per_million: decision.kept_per_million(),
             portion: &Portion::ALL,
-        }
-        .within_as(self.profile, self.max_bytes, &mut portion);
+        };
+        record.limit(self.profile, self.max_bytes, &mut portion);
         if let Some(selection) = &self.selection
             && !selection.matches(&Row::of(&record))
         {

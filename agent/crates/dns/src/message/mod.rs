@@ -13,6 +13,8 @@ mod versus_hickory;
 #[cfg(test)]
 mod work;
 
+use tap53_base::parted_text::PartedText;
+
 use super::cursor::Cursor;
 use edns::EdnsSpans;
 pub use edns::{ClientSubnet, Edns, ExtendedError};
@@ -79,11 +81,12 @@ pub struct Message {
     /// negative answer is at most that (RFC 2308 §5).
     pub soa_minimum: Option<u32>,
     work: u32,
-    text: String,
+    text: PartedText,
     octets: Vec<u8>,
     questions: Vec<QuestionSpans>,
     name_as_sent: Option<Span>,
     is_name_lower: bool,
+    has_private_address: bool,
     answers: Vec<RecordSpans>,
     updates: Vec<RecordSpans>,
     authorities: Vec<RecordSpans>,
@@ -200,6 +203,13 @@ impl Message {
         self.is_name_lower
     }
 
+    /// Returns true if an answer is a [private](crate::private_address) address.
+    #[inline]
+    #[must_use]
+    pub const fn has_private_address(&self) -> bool {
+        self.has_private_address
+    }
+
     /// Returns the entries of the question section after the first.
     pub fn more_questions(&self) -> impl ExactSizeIterator<Item = Question<'_>> {
         self.questions.iter().skip(1).map(|spans| self.view_question(spans))
@@ -292,6 +302,7 @@ impl Message {
         self.questions.clear();
         self.name_as_sent = None;
         self.is_name_lower = false;
+        self.has_private_address = false;
         self.answers.clear();
         self.updates.clear();
         self.authorities.clear();
@@ -301,8 +312,9 @@ impl Message {
         self.options.clear();
     }
 
+    #[inline]
     fn text(&self, span: Span) -> &str {
-        self.text.get(span.start as usize..span.end as usize).unwrap_or_default()
+        self.text.part(span.start as usize..span.end as usize)
     }
 
     fn octets(&self, span: Span) -> &[u8] {

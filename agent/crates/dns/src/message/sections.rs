@@ -4,6 +4,7 @@ use super::{
     super::{
         cursor::Cursor,
         name::{self, Letters},
+        private_address::{is_private_v4, is_private_v6},
         rdata,
         text::Text,
     },
@@ -13,6 +14,8 @@ use super::{
 /// Type of an IPv4 address (RFC 1035 §3.4.1), and class of the Internet.
 const A: u16 = 1;
 const IN: u16 = 1;
+/// Type of an IPv6 address (RFC 3596 §2.2).
+const AAAA: u16 = 28;
 /// Type of the start of a zone of authority (RFC 1035 §3.3.13).
 const SOA: u16 = 6;
 /// Type of the OPT record (RFC 6891 §6.1.2).
@@ -73,7 +76,7 @@ impl<'m, 'w> Sections<'m, 'w> {
             sections.flaw(status);
         }
         sections.message.work = extent(sections.text.work());
-        sections.message.text = sections.text.finish();
+        sections.message.text = sections.text.finish_parts();
     }
 
     fn walk(&mut self) -> Result<(), ParseStatus> {
@@ -83,13 +86,13 @@ impl<'m, 'w> Sections<'m, 'w> {
         }
         for _ in 0..answers {
             let flaw = ParseStatus::MalformedAnswer;
-            self.record(flaw, |message| &mut message.answers).ok_or(flaw)?;
+            self.record::<true>(flaw, |message| &mut message.answers).ok_or(flaw)?;
         }
         let update = self.message.is_update_request();
         for _ in 0..authorities {
             let flaw = ParseStatus::MalformedRest;
             if update {
-                self.record(flaw, |message| &mut message.updates).ok_or(flaw)?;
+                self.record::<false>(flaw, |message| &mut message.updates).ok_or(flaw)?;
             } else {
                 self.authority().ok_or(flaw)?;
             }
@@ -139,7 +142,7 @@ impl<'m, 'w> Sections<'m, 'w> {
 
     /// Reads a record into `list`, unless the text is full. Malformed RDATA is a `flaw`.
     #[inline]
-    fn record(
+    fn record<const IS_ANSWER: bool>(
         &mut self,
         flaw: ParseStatus,
         list: impl Fn(&mut Message) -> &mut Vec<RecordSpans>,
@@ -160,7 +163,13 @@ impl<'m, 'w> Sections<'m, 'w> {
             (A, IN, Some(address)) => {
                 let start = extent(self.text.len());
                 self.text.ipv4(address);
+                self.message.has_private_address |= IS_ANSWER && is_private_v4(address);
                 Span { start, end: extent(self.text.len()) }
+            }
+            (AAAA, IN, _) => {
+                let address = rdata.whole().map(<[u8; 16]>::into);
+                self.message.has_private_address |= IS_ANSWER && address.is_some_and(is_private_v6);
+                self.rdata(rtype, class, rdata, flaw)
             }
             _ => self.rdata(rtype, class, rdata, flaw),
         };
@@ -200,7 +209,7 @@ impl<'m, 'w> Sections<'m, 'w> {
         }
         if self.kept == Kept::All {
             self.wire = start;
-            self.record(ParseStatus::MalformedRest, |message| &mut message.authorities)?;
+            self.record::<false>(ParseStatus::MalformedRest, |message| &mut message.authorities)?;
         }
         Some(())
     }
@@ -212,7 +221,8 @@ impl<'m, 'w> Sections<'m, 'w> {
         let Body { rtype, class, ttl, rdata } = self.pass()?;
         if rtype != OPT && self.kept == Kept::All {
             self.wire = start;
-            return self.record(ParseStatus::MalformedRest, |message| &mut message.additionals);
+            return self
+                .record::<false>(ParseStatus::MalformedRest, |message| &mut message.additionals);
         }
         if rtype == OPT {
             // The first one counts; its owner is the root (RFC 6891 §6.1.1, §6.1.2).

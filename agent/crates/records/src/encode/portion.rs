@@ -187,21 +187,29 @@ impl std::ops::Add for Omitted {
 impl<'a> Record<'a> {
     /// Limits the record to `max_bytes` of datum in the full profile. If it does not fit, `portion`
     /// stores the part that does.
-    #[inline]
     #[must_use]
-    pub fn within(self, max_bytes: usize, portion: &'a mut Portion) -> Self {
+    pub fn within(self, max_bytes: usize, portion: &'a mut Option<Portion>) -> Self {
         self.within_as(Profile::Full, max_bytes, portion)
     }
 
     /// Limits the record like [`Self::within`], in the given profile.
-    #[inline]
     #[must_use]
-    pub fn within_as(self, profile: Profile, max_bytes: usize, portion: &'a mut Portion) -> Self {
-        if self.most_bytes(profile) <= max_bytes {
-            return self;
+    pub fn within_as(
+        mut self,
+        profile: Profile,
+        max_bytes: usize,
+        portion: &'a mut Option<Portion>,
+    ) -> Self {
+        self.limit(profile, max_bytes, portion);
+        self
+    }
+
+    /// Limits the record like [`Self::within`], in the given profile and without a copy of it.
+    #[inline]
+    pub fn limit(&mut self, profile: Profile, max_bytes: usize, portion: &'a mut Option<Portion>) {
+        if self.most_bytes(profile) > max_bytes {
+            self.portion = portion.insert(Portion::within(self, max_bytes, profile));
         }
-        *portion = Portion::within(&self, max_bytes, profile);
-        Self { portion, ..self }
     }
 
     /// Returns an upper bound of the datum's size, from a few lengths.

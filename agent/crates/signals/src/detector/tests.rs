@@ -6,6 +6,7 @@ use std::{
 };
 
 use proptest::prelude::*;
+use tap53_dns::private_address::is_private;
 
 use super::*;
 use crate::{SharedSignals, SignalsConfig};
@@ -43,6 +44,7 @@ fn exchange(name: &str) -> Exchange<'_> {
         rcode: Some(NOERROR),
         query_bytes: 60,
         response_bytes: 120,
+        has_private_address: false,
     }
 }
 
@@ -51,7 +53,7 @@ fn names(signals: Signals) -> Vec<&'static str> {
 }
 
 fn observe(detector: &mut Detector, exchange: Exchange<'_>) -> Vec<&'static str> {
-    names(detector.observe(&exchange, []))
+    names(detector.observe(&exchange))
 }
 
 #[test]
@@ -120,7 +122,7 @@ fn marked_after(
         let at_us = NOW_US + number.cast_signed() * SECOND_US / per_second;
         let exchange = Exchange { at_us, qtype, rcode, response_bytes, ..exchange(&name) };
         let worker = &mut workers[usize::from(*number % 2 == 0)];
-        worker.observe(&exchange, []).contains(signal)
+        worker.observe(&exchange).contains(signal)
     })
 }
 
@@ -142,7 +144,7 @@ fn only_the_domain_and_the_client_of_a_tunnel_are_marked() {
     let shared = shared(&config());
     let mut detector = shared.detector();
     for number in 0..200 {
-        detector.observe(&exchange(&tunnel_name(number, "t.example.com")), []);
+        detector.observe(&exchange(&tunnel_name(number, "t.example.com")));
     }
     let (name, elsewhere) = (tunnel_name(500, "t.example.com"), tunnel_name(501, "t.example.net"));
     let client = Ipv4Addr::new(10, 0, 0, 2).into();
@@ -201,7 +203,10 @@ fn a_burst_is_many_domains_that_do_not_exist() {
 #[test]
 fn a_private_address_of_a_public_name_is_marked_each_time() {
     let mut detector = shared(&SignalsConfig { new_domains: false, ..config() }).detector();
-    let mut observe = |name, address| names(detector.observe(&exchange(name), [address]));
+    let mut observe = |name, address: &str| {
+        let has_private_address = is_private(address.parse().unwrap());
+        names(detector.observe(&Exchange { has_private_address, ..exchange(name) }))
+    };
     for _ in 0..2 {
         assert_eq!(observe("a.example.com", "10.0.0.1"), ["REBINDING"]);
         assert!(observe("a.example.com", "198.51.100.7").is_empty());
@@ -230,7 +235,8 @@ fn what_is_switched_off_is_not_marked() {
     let mut detector = shared.detector();
     for number in 0..400 {
         let name = tunnel_name(number, "t.example.com");
-        assert!(detector.observe(&exchange(&name), ["10.0.0.1"]).is_empty());
+        let private = Exchange { has_private_address: true, ..exchange(&name) };
+        assert!(detector.observe(&private).is_empty());
         let name = format!("{}.com", base32(number, 12));
         assert!(observe(&mut detector, Exchange { rcode: Some(3), ..exchange(&name) }).is_empty());
     }
@@ -378,9 +384,10 @@ proptest! {
                 query_bytes: *query_bytes,
                 response_bytes: *response_bytes,
                 workload: Some((address, name)),
+                has_private_address: address.len() % 2 == 0,
                 ..exchange(name)
             };
-            detector.observe(&exchange, [address.as_str()]);
+            detector.observe(&exchange);
         }
         prop_assert_eq!(shared.memory_bytes(1), memory);
     }
@@ -403,7 +410,7 @@ fn a_replay_has_the_same_signals_each_time() {
         let each = (0..400).map(|number| {
             at_us += SECOND_US / 20;
             let name = tunnel_name(number, "t.example.com");
-            detector.observe(&Exchange { at_us, ..exchange(&name) }, [])
+            detector.observe(&Exchange { at_us, ..exchange(&name) })
         });
         each.collect::<Vec<_>>()
     };

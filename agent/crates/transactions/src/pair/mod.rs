@@ -212,6 +212,28 @@ pub enum Exchange<'a> {
     Response(&'a Observation),
 }
 
+impl<'a> Exchange<'a> {
+    /// Returns the query, if it was seen.
+    #[inline]
+    #[must_use]
+    pub const fn query(self) -> Option<&'a Observation> {
+        match self {
+            Self::Matched(query, _) | Self::Query(query) => Some(query),
+            Self::Response(_) => None,
+        }
+    }
+
+    /// Returns the response, if it was seen.
+    #[inline]
+    #[must_use]
+    pub const fn response(self) -> Option<&'a Observation> {
+        match self {
+            Self::Matched(_, response) | Self::Response(response) => Some(response),
+            Self::Query(_) => None,
+        }
+    }
+}
+
 /// A transaction, ready to be recorded.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Transaction<'a> {
@@ -251,21 +273,17 @@ impl<'a> Transaction<'a> {
     }
 
     /// Returns the query, if it was seen.
+    #[inline]
     #[must_use]
     pub const fn query(&self) -> Option<&'a Observation> {
-        match self.exchange {
-            Exchange::Matched(query, _) | Exchange::Query(query) => Some(query),
-            Exchange::Response(_) => None,
-        }
+        self.exchange.query()
     }
 
     /// Returns the response, if it was seen.
+    #[inline]
     #[must_use]
     pub const fn response(&self) -> Option<&'a Observation> {
-        match self.exchange {
-            Exchange::Matched(_, response) | Exchange::Response(response) => Some(response),
-            Exchange::Query(_) => None,
-        }
+        self.exchange.response()
     }
 
     /// Returns the socket that sent the response, where one of the sightings saw it.

@@ -11,9 +11,9 @@ use std::{
 };
 
 use hashbrown::DefaultHashBuilder;
-use tap53_dns::Transport;
+use tap53_dns::{Flow, Transport};
 
-use super::{Observation, RecordId, Related, Relation, Transaction};
+use super::{Exchange, Observation, RecordId, Related, Relation};
 
 /// Number of slots for notes, a power of two; 48 bytes each, 768 KiB for the agent. As in
 /// [`recent`](super::recent), a newer note replaces an older one.
@@ -40,19 +40,24 @@ struct Note {
 }
 
 impl Truncations {
-    /// Leaves a note of a transaction, or finds that of the other one. It is inlined, since nearly
+    /// Leaves a note of the exchange of a record, or finds that of the other one. It is inlined, since nearly
     /// every transaction ends at the first check, and passing the result through memory stalls.
     #[inline(always)]
-    pub(super) fn relate(&self, transaction: &Transaction<'_>) -> Option<Related> {
-        let seen = match transaction.flow.transport {
-            Transport::Udp => transaction.response().filter(|seen| seen.message.flags.truncated)?,
-            Transport::Tcp => transaction.query()?,
+    pub(super) fn relate(
+        &self,
+        record: RecordId,
+        flow: &Flow,
+        exchange: Exchange<'_>,
+    ) -> Option<Related> {
+        let seen = match flow.transport {
+            Transport::Udp => exchange.response().filter(|seen| seen.message.flags.truncated)?,
+            Transport::Tcp => exchange.query()?,
         };
-        self.relate_message(transaction, seen)
+        self.relate_message(record, flow, seen)
     }
 
-    fn relate_message(&self, transaction: &Transaction<'_>, seen: &Observation) -> Option<Related> {
-        let Transaction { id: record, flow, .. } = *transaction;
+    #[cold]
+    fn relate_message(&self, record: RecordId, flow: &Flow, seen: &Observation) -> Option<Related> {
         let question = seen.message.question()?;
         let (client, server): (IpAddr, IpAddr) = (flow.client.ip(), flow.server.ip());
         let key = self.hasher.hash_one((client, server, question));

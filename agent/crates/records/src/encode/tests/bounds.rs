@@ -170,7 +170,7 @@ pub(super) fn with_record_as<T>(
             (None, None) => panic!("no message"),
         };
         let transaction = Transaction { exchange, ..*record.transaction };
-        let mut portion = Portion::ALL;
+        let mut portion = None;
         let record = Record { transaction: &transaction, policy, ..*record };
         each(&record.within_as(profile, max_bytes, &mut portion))
     })
@@ -314,7 +314,7 @@ proptest! {
     fn nor_is_one_of_any_other_messages(parts in random::parts()) {
         parts.with_record(|record| {
             prop_assert!(encoded(record).len() <= record.most_bytes(Profile::Full));
-            let mut portion = Portion::ALL;
+            let mut portion = None;
             let datum = encoded(&record.within(LEAST_MAX_BYTES, &mut portion));
             prop_assert!(datum == encoded(record), "a record of usual size is whole");
             Ok(())

@@ -168,7 +168,7 @@ proptest! {
     fn nor_is_a_record_longer_than_its_lengths_say(parts in random::parts()) {
         parts.with_record(|record| {
             prop_assert!(flat(record).len() <= record.most_bytes(Profile::Flat));
-            let mut portion = Portion::ALL;
+            let mut portion = None;
             let datum = flat(&record.within_as(Profile::Flat, LEAST_MAX_BYTES, &mut portion));
             prop_assert!(datum == flat(record), "a record of usual size is whole");
             Ok(())
@@ -358,7 +358,7 @@ proptest! {
         let owners = [owner("x", 63), owner("\u{1}é", 4_000)];
         bounds::with_record_as(Profile::Flat, query, response, &policy, max_bytes, |record| {
             let record = Record { client: &owners[0], server: &owners[1], ..*record };
-            let mut portion = Portion::ALL;
+            let mut portion = None;
             let whole = Record { portion: &Portion::ALL, ..record };
             let record = whole.within_as(Profile::Flat, max_bytes, &mut portion);
             prop_assert!(flat(&whole).len() <= whole.most_bytes(Profile::Flat));

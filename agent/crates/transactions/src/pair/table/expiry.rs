@@ -107,22 +107,20 @@ impl Table {
         if conflict {
             anomalies.add(Anomaly::TcpConflict);
         }
-        let mut transaction = Transaction {
-            id: self.ids.of(sequence),
+        let (id, exchange) = (self.ids.of(sequence), Exchange::Query(&pending.query));
+        let relate = || self.shared.truncations.relate(id, &pending.flow, exchange);
+        Transaction {
+            id,
             flow: pending.flow,
-            exchange: Exchange::Query(&pending.query),
+            exchange,
             query_count: pending.query_count,
             latest_query_ns: pending.latest.at_ns,
             copy_count: pending.copy_count + merged.copies,
             capture_gap: capture_gap || conflict,
-            related: merged.related,
+            related: merged.related.or_else(relate),
             anomalies,
             sightings: merged.sightings,
             chain: None,
-        };
-        if transaction.related.is_none() {
-            transaction.related = self.shared.truncations.relate(&transaction);
         }
-        transaction
     }
 }

@@ -367,31 +367,36 @@ impl Table {
             anomalies.add(Anomaly::TcpConflict);
         }
         let id = self.ids.of(ended.sequence);
-        let mut transaction = match found.zip(merged) {
-            Some((slot, merged)) => {
-                let pending = &self.slots[slot as usize];
-                Transaction {
-                    id,
-                    flow: *flow,
-                    query_count: pending.query_count,
-                    latest_query_ns: pending.latest.at_ns,
-                    copy_count: pending.copy_count + merged.copies,
-                    capture_gap: pending.gaps != self.gaps.known()
-                        || pending.query.cut
-                        || response.cut
-                        || conflict,
-                    exchange: Exchange::Matched(&pending.query, response),
-                    related,
-                    anomalies,
-                    sightings: merged.sightings,
-                    chain: None,
-                }
-            }
+        let pending = found.map(|slot| &self.slots[slot as usize]);
+        let exchange = match pending {
+            Some(pending) => Exchange::Matched(&pending.query, response),
+            None => Exchange::Response(response),
+        };
+        let related = related.or_else(|| self.shared.truncations.relate(id, flow, exchange));
+        // In place: a transaction is some 400 bytes, and a copy stalls on the stores of its parts.
+        match pending.zip(merged) {
+            Some((pending, merged)) => Observed::Done(Transaction {
+                id,
+                flow: *flow,
+                exchange,
+                query_count: pending.query_count,
+                latest_query_ns: pending.latest.at_ns,
+                copy_count: pending.copy_count + merged.copies,
+                capture_gap: pending.gaps != self.gaps.known()
+                    || pending.query.cut
+                    || response.cut
+                    || conflict,
+                related,
+                anomalies,
+                sightings: merged.sightings,
+                chain: None,
+            }),
             None => {
                 let since_ns = self.query_since_ns(flow, response);
-                Transaction {
+                Observed::Done(Transaction {
                     id,
                     flow: *flow,
+                    exchange,
                     query_count: 0,
                     latest_query_ns: 0,
                     copy_count: 0,
@@ -400,18 +405,13 @@ impl Table {
                         || earlier.is_none()
                             && (self.gaps.any_since(flow, since_ns)
                                 || self.gaps.is_switched(response.point.ifindex, since_ns)),
-                    exchange: Exchange::Response(response),
                     related,
                     anomalies,
                     sightings: Sightings::single(flow),
                     chain: None,
-                }
+                })
             }
-        };
-        if related.is_none() {
-            transaction.related = self.shared.truncations.relate(&transaction);
         }
-        Observed::Done(transaction)
     }
 }
 
