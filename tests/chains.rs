@@ -164,7 +164,7 @@ fn compare(stage: &Stage, records: &[Value]) -> Result<[Score; 2]> {
         records.iter().filter(|record| record["server_address"] == *RESOLVER.to_string()).collect();
     of_clients.sort_by_key(|record| record["query_time"].as_i64());
     let mut seen: HashMap<(&str, &str), usize> = HashMap::new();
-    let mut scores = [Score::default(); 2];
+    let (mut scores, mut untold) = ([Score::default(); 2], 0);
     for record in of_clients {
         let key = (
             record["client_address"].as_str().context("a client")?,
@@ -178,7 +178,14 @@ fn compare(stage: &Stage, records: &[Value]) -> Result<[Score; 2]> {
         *at += 1;
         // unbound also calls an answer not cached that it puts together from a cached CNAME record and a
         // cached address.
-        let is_cached = is_logged_as_cached || !is_fetched(stage, record)?;
+        let is_fetched = is_fetched(stage, record)?;
+        // A query that reached the resolver while it fetched the name for another client, but that it took
+        // from its socket only after that: the wire does not show which of the two it was.
+        if is_logged_as_cached && is_fetched {
+            untold += 1;
+            continue;
+        }
+        let is_cached = is_logged_as_cached || !is_fetched;
         let score = &mut scores[usize::from(!key.1.ends_with(".u.test"))];
         match record["answered_from"].as_str() {
             Some("UPSTREAM") if !is_cached => score.right += 1,
@@ -196,6 +203,7 @@ fn compare(stage: &Stage, records: &[Value]) -> Result<[Score; 2]> {
     }
     let recorded: usize = seen.values().sum();
     ensure!(recorded == log.len(), "{recorded} records, {} replies", log.len());
+    ensure!(untold <= recorded / 5, "{untold} of {recorded} answers cannot be told");
     Ok(scores)
 }
 
@@ -282,6 +290,16 @@ fn require(scores: [Score; 2]) {
     assert!(unique.right + shared.right > 3_000, "{scores:?}");
 }
 
+/// Checks that there is a record for each query in the upstream server's log.
+fn require_each_query(records: &[Value], log: &HashMap<String, usize>) {
+    let of = |name: &str| upstream_records(records).filter(|it| it["qname"] == *name).count();
+    let missing: Vec<_> = log.iter().filter(|(name, count)| of(name) != **count).collect();
+    for (name, _) in &missing {
+        records.iter().filter(|it| it["qname"] == **name).for_each(|it| eprintln!("{it}"));
+    }
+    assert!(missing.is_empty(), "in the log, with other records: {missing:?}");
+}
+
 #[test]
 fn the_answers_of_a_forwarder_are_from_where_its_log_says() -> Result<()> {
     let forward = format!("forward-zone:\n  name: \".\"\n  forward-addr: {UPSTREAM}\n");
@@ -303,7 +321,7 @@ fn the_answers_of_a_forwarder_are_from_where_its_log_says() -> Result<()> {
         }
     }
     assert!(wrong <= 2, "{wrong} counts");
-    assert_eq!(upstream_records(&records).count(), log.values().sum::<usize>());
+    require_each_query(&records, &log);
     let served = check_served(&records)?;
     eprintln!("served {served:?}");
     assert!(served.precision() >= 0.999 && served.right > 2_000, "{served:?}");

@@ -10,7 +10,6 @@
 //!  backoff    pauses after failures
 //!  threads    started, stopped and joined
 //!  clock      the kernel's clocks
-//!  parted_text many texts in one buffer
 //!  visible    untrusted text, escaped for people
 //!  addresses  of this host's interfaces
 //!  prefetch   memory that is read soon, fetched into the cache
@@ -22,7 +21,6 @@ pub mod amount;
 pub mod backoff;
 pub mod clock;
 pub mod files;
-pub mod parted_text;
 pub mod prefetch;
 pub mod privileges;
 pub mod settings;

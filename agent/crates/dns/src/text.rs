@@ -1,14 +1,13 @@
 //! Builds presentation text.
 
 use data_encoding::{BASE32_DNSSEC, BASE64, Encoding, HEXLOWER};
-use tap53_base::parted_text::PartedText;
 
 use super::{dotted::dotted, steps};
 
 /// The text of a message's names and RDATA, back to back.
 ///
-/// It is written octet by octet, and checked to be ASCII once, when the message is complete: a check per
-/// name costs more than writing it.
+/// It is written octet by octet, and checked to be UTF-8 once, when the message is complete: a
+/// check per name costs more than writing it.
 ///
 /// It also accounts for the work that a message costs, because nearly all of it is writing text:
 /// octets in the text, octets that were written and removed, and the labels and pointers that were
@@ -28,7 +27,7 @@ pub(super) struct Text {
 
 impl Default for Text {
     fn default() -> Self {
-        Self::reuse(PartedText::default(), usize::MAX)
+        Self::reuse(String::new(), usize::MAX)
     }
 }
 
@@ -43,8 +42,8 @@ impl Text {
     const PIECE: usize = 1020;
 
     /// Creates an empty text in the memory of `text`, for a message that may cost `budget`.
-    pub(super) fn reuse(text: PartedText, budget: usize) -> Self {
-        let mut octets = text.into_octets();
+    pub(super) fn reuse(text: String, budget: usize) -> Self {
+        let mut octets = text.into_bytes();
         octets.clear();
         Self { octets, budget, spent: 0, full_at: budget.min(Self::LIMIT) }
     }
@@ -52,11 +51,6 @@ impl Text {
     /// Returns the text; empty if it is not UTF-8, which no function here writes.
     pub(super) fn finish(self) -> String {
         String::from_utf8(self.octets).unwrap_or_default()
-    }
-
-    /// Returns the text, whose parts are read as slices.
-    pub(super) fn finish_parts(self) -> PartedText {
-        PartedText::new(self.octets)
     }
 
     /// Returns the current length in bytes.

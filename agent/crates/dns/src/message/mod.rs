@@ -13,8 +13,6 @@ mod versus_hickory;
 #[cfg(test)]
 mod work;
 
-use tap53_base::parted_text::PartedText;
-
 use super::cursor::Cursor;
 use edns::EdnsSpans;
 pub use edns::{ClientSubnet, Edns, ExtendedError};
@@ -81,7 +79,7 @@ pub struct Message {
     /// negative answer is at most that (RFC 2308 §5).
     pub soa_minimum: Option<u32>,
     work: u32,
-    text: PartedText,
+    text: String,
     octets: Vec<u8>,
     questions: Vec<QuestionSpans>,
     name_as_sent: Option<Span>,
@@ -312,9 +310,8 @@ impl Message {
         self.options.clear();
     }
 
-    #[inline]
     fn text(&self, span: Span) -> &str {
-        self.text.part(span.start as usize..span.end as usize)
+        self.text.get(span.start as usize..span.end as usize).unwrap_or_default()
     }
 
     fn octets(&self, span: Span) -> &[u8] {

@@ -76,7 +76,7 @@ impl<'m, 'w> Sections<'m, 'w> {
             sections.flaw(status);
         }
         sections.message.work = extent(sections.text.work());
-        sections.message.text = sections.text.finish_parts();
+        sections.message.text = sections.text.finish();
     }
 
     fn walk(&mut self) -> Result<(), ParseStatus> {

@@ -104,10 +104,7 @@ fn names_that_are_there_already_are_shared() {
     let answers: Vec<_> = message.answers().map(|answer| (answer.name, answer.rdata)).collect();
     let expected = [("www.test", "cdn.test"), ("cdn.test", "192.0.2.1"), ("cdn.test", "192.0.2.1")];
     assert_eq!(answers, expected);
-    assert_eq!(
-        message.text.part(0..message.text.len()),
-        "www.testWWW.testcdn.test192.0.2.1192.0.2.1"
-    );
+    assert_eq!(message.text, "www.testWWW.testcdn.test192.0.2.1192.0.2.1");
 }
 
 #[test]
