@@ -482,20 +482,16 @@ fn a_worker_is_woken_when_enough_is_written_and_not_before() -> Result<()> {
     const RECORD_BYTES: u32 = SIZE_CLASSES[0] + 8;
     const _: () = assert!(RECORD_BYTES * RECORDS < WAKEUP_BYTES);
     const _: () = assert!(RECORD_BYTES * (RECORDS + 1) > WAKEUP_BYTES);
-    let setup = Setup { wakeup_bytes: WAKEUP_BYTES, ..Setup::default() };
-    let mut programs = Programs::load(setup)?;
-    let ring = programs.rings[0].as_fd().try_clone_to_owned()?;
-    let waiter = thread::Builder::new().name("waiter".into()).spawn(move || {
-        let mut descriptors = [PollFd::new(ring.as_fd(), PollFlags::POLLIN)];
-        poll(&mut descriptors, PollTimeout::try_from(DEADLINE).expect("fits"))
-            .map(|ready| ready == 1)
-    })?;
-    wait::until("the waiter to sleep", DEADLINE, || Ok(sleeping("waiter")?.then_some(())))?;
-    programs.run_repeatedly(Program::TcIngress, &query(30), RECORDS)?;
-    assert!(sleeping("waiter")?, "woken too early");
-    programs.run_repeatedly(Program::TcIngress, &query(30), 1)?;
-    let woken = waiter.join().expect("the waiter does not panic")?;
-    assert!(woken, "not woken");
+    for program in [Program::TcIngress, Program::TcIngressOld] {
+        let setup = Setup { wakeup_bytes: WAKEUP_BYTES, ..Setup::default() };
+        let mut programs = Programs::load(setup)?;
+        let waiter = sleeper(&programs, "waiter")?;
+        programs.run_repeatedly(program, &query(30), RECORDS)?;
+        assert!(sleeping("waiter")?, "{program:?}: woken too early");
+        programs.run_repeatedly(program, &query(30), 1)?;
+        let woken = waiter.join().expect("the waiter does not panic")?;
+        assert!(woken, "{program:?}: not woken");
+    }
     Ok(())
 }
 
@@ -504,22 +500,36 @@ fn a_worker_that_sleeps_is_woken_by_the_next_record_and_by_no_other() -> Result<
     // Far more than the records of this test take.
     let setup = Setup { wakeup_bytes: 1 << 18, ..Setup::default() };
     let mut programs = Programs::load(setup)?;
-    for name in ["sleeper-1", "sleeper-2"] {
-        let ring = programs.rings[0].as_fd().try_clone_to_owned()?;
-        let sleeper = thread::Builder::new().name(name.into()).spawn(move || {
-            let mut descriptors = [PollFd::new(ring.as_fd(), PollFlags::POLLIN)];
-            poll(&mut descriptors, PollTimeout::try_from(DEADLINE).expect("fits"))
-                .map(|ready| ready == 1)
-        })?;
-        wait::until("the waiter to sleep", DEADLINE, || Ok(sleeping(name)?.then_some(())))?;
-        programs.run_repeatedly(Program::TcIngress, &query(30), 2)?;
+    for (name, program) in [
+        ("sleeper-1", Program::TcIngress),
+        ("sleeper-2", Program::TcIngress),
+        ("sleeper-3", Program::TcIngressOld),
+        ("sleeper-4", Program::TcIngressOld),
+    ] {
+        let sleeper = sleeper(&programs, name)?;
+        programs.run_repeatedly(program, &query(30), 2)?;
         assert!(sleeping(name)?, "{name}: woken without being asked to");
         programs.arm(0)?;
-        programs.run_repeatedly(Program::TcIngress, &query(30), 1)?;
+        programs.run_repeatedly(program, &query(30), 1)?;
         assert!(sleeper.join().expect("the waiter does not panic")?, "{name}: not woken");
         assert_eq!(programs.drain(0)?.len(), 3);
     }
     Ok(())
+}
+
+/// A thread of this name that sleeps until the first ring wakes it; returns whether it did.
+fn sleeper(
+    programs: &Programs,
+    name: &str,
+) -> Result<thread::JoinHandle<Result<bool, nix::errno::Errno>>> {
+    let ring = programs.rings[0].as_fd().try_clone_to_owned()?;
+    let sleeper = thread::Builder::new().name(name.into()).spawn(move || {
+        let mut descriptors = [PollFd::new(ring.as_fd(), PollFlags::POLLIN)];
+        poll(&mut descriptors, PollTimeout::try_from(DEADLINE).expect("fits"))
+            .map(|ready| ready == 1)
+    })?;
+    wait::until("the waiter to sleep", DEADLINE, || Ok(sleeping(name)?.then_some(())))?;
+    Ok(sleeper)
 }
 
 /// True if this process's thread of that name waits for an event.

@@ -40,8 +40,8 @@ struct Captured {
     records: Vec<Value>,
 }
 
-/// Boots a kernel, runs `tap53 doctor`, and captures at TC and at XDP.
-fn capture(series: &str) -> Result<(Vec<String>, [Captured; 2])> {
+/// Boots a kernel, runs `tap53 doctor`, and captures at TC and at XDP, with some more configuration.
+fn capture(series: &str, config: &str) -> Result<(Vec<String>, [Captured; 2])> {
     let kernel = Kernel::of_series(series, &MODULES)?;
     let root = Root::new(INIT)?;
     root.program(&agent::binary()?)?;
@@ -53,6 +53,7 @@ fn capture(series: &str) -> Result<(Vec<String>, [Captured; 2])> {
     )?;
     root.file("query", query)?;
     root.file("container", CONTAINER)?;
+    root.file("config", config)?;
     root.file("response", over_tcp(&[RESPONSE_HEADER, QUESTION, ANSWER]))?;
     let console = kernel.boot(&root)?;
 
@@ -115,9 +116,20 @@ fn check(captured: &Captured, ingress: &str, egress: &str) {
     assert_eq!([&record["client_pid"], &record["client_command"]], process.each_ref(), "{record}");
 }
 
+/// It lacks additions that fetch (5.12), the helper that copies from XDP packets (5.18), TCX (6.6),
+/// maps without CAP_BPF (5.19), and it counts maps as locked memory (until 5.11).
+#[test]
+fn kernel_5_10_takes_the_programs() -> Result<()> {
+    let (doctor, [tc, xdp]) = capture("5.10", "privileges: {keep: true}\n")?;
+    check_doctor(&doctor, "no TCX (6.6 has it): clsact filters are used", "clsact");
+    check(&tc, "clsact", "clsact");
+    check(&xdp, "xdp native", "clsact");
+    Ok(())
+}
+
 #[test]
 fn kernel_6_1_takes_the_programs() -> Result<()> {
-    let (doctor, [tc, xdp]) = capture("6.1")?;
+    let (doctor, [tc, xdp]) = capture("6.1", "")?;
     check_doctor(&doctor, "no TCX (6.6 has it): clsact filters are used", "clsact");
     check(&tc, "clsact", "clsact");
     check(&xdp, "xdp native", "clsact");
@@ -126,7 +138,7 @@ fn kernel_6_1_takes_the_programs() -> Result<()> {
 
 #[test]
 fn kernel_6_12_takes_the_programs() -> Result<()> {
-    let (doctor, [tc, xdp]) = capture("6.12")?;
+    let (doctor, [tc, xdp]) = capture("6.12", "")?;
     check_doctor(&doctor, " TCX", "tcx");
     check(&tc, "tcx", "tcx");
     check(&xdp, "xdp native", "tcx");

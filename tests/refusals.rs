@@ -256,8 +256,8 @@ fn each_missing_capability_is_named_in_one_line() -> Result<()> {
     for (capabilities, expected) in [
         ("-all", "making BPF maps: not permitted: missing CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON"),
         ("-all,+net_admin,+perfmon", "making BPF maps: not permitted: missing CAP_BPF"),
-        ("-all,+bpf,+perfmon", "program tap53_xdp: not permitted: missing CAP_NET_ADMIN"),
-        ("-all,+bpf,+net_admin", "program tap53_xdp: not permitted: missing CAP_PERFMON"),
+        ("-all,+bpf,+perfmon", "program tap53_xdp_frags: not permitted: missing CAP_NET_ADMIN"),
+        ("-all,+bpf,+net_admin", "program tap53_xdp_frags: not permitted: missing CAP_PERFMON"),
     ] {
         let mut command = unprivileged(&lab, &binary, capabilities);
         let output = command.args(["run", "--interface", "s0", "--stdout"]).output()?;

@@ -23,6 +23,9 @@ use crate::{
 
 /// A packet at a hook.
 pub(crate) trait Packet {
+    /// True in programs for kernels whose atomic additions return the previous value (5.12).
+    const FETCHES: bool;
+
     /// Returns the direction that the hook sees.
     fn direction(&self) -> Direction;
     /// Returns the number of the hook in [`tap53_ebpf::record::hook`].

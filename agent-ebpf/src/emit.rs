@@ -183,16 +183,33 @@ fn store<P: Packet>(packet: &P, mut header: RecordHeader) -> Result<(), Counter>
     };
     if stored == Err(Counter::RingFull) {
         // SAFETY: as above.
-        unsafe { atomic_fetch_add(lost, 1) };
+        unsafe { atomic_add(lost, 1) };
     }
     stored
 }
 
-/// Adds to a counter that all CPUs share; returns its previous value (kernel 5.12). Rust has no
-/// `AtomicU64::fetch_add` for BPF, whose oldest version lacks compare-and-swap.
+/// Adds to a counter that all CPUs share. Rust has no `AtomicU64::fetch_add` for BPF, whose oldest
+/// version lacks compare-and-swap.
 ///
 /// # Safety
 /// `counter` must point to a live map value.
+#[inline(always)]
+unsafe fn atomic_add(counter: *mut u64, added: u64) {
+    // SAFETY: the caller guarantees it.
+    unsafe {
+        asm!(
+            "lock *(u64 *)({1} + 0) += {0}",
+            in(reg) added,
+            in(reg) counter,
+            options(nostack),
+        );
+    }
+}
+
+/// Adds like [`atomic_add`]; returns the previous value (kernel 5.12).
+///
+/// # Safety
+/// As [`atomic_add`].
 #[inline(always)]
 unsafe fn atomic_fetch_add(counter: *mut u64, added: u64) -> u64 {
     let before: u64;
@@ -206,6 +223,23 @@ unsafe fn atomic_fetch_add(counter: *mut u64, added: u64) -> u64 {
         );
     }
     before
+}
+
+/// Adds like [`atomic_fetch_add`] on kernels without it: the returned value may lack what other
+/// CPUs add at the same moment.
+///
+/// # Safety
+/// As [`atomic_add`].
+#[inline(always)]
+unsafe fn add_and_fetch_before(counter: *mut u64, added: u64) -> u64 {
+    // SAFETY: the caller guarantees it. The first addition changes nothing, but on x86 it keeps the
+    // processor from reading the counter before it has written what comes before.
+    unsafe {
+        atomic_add(counter, 0);
+        let before = counter.read_volatile();
+        atomic_add(counter, added);
+        before
+    }
 }
 
 /// Reserves, fills and submits an item.
@@ -237,7 +271,7 @@ fn fill<P: Packet, const CAPACITY: usize>(
         log_copy_failed(packet);
         return Err(Counter::CopyFailed);
     }
-    record.submit(wakeup(index, size_of::<Record<CAPACITY>>() as u64));
+    record.submit(wakeup::<P>(index, size_of::<Record<CAPACITY>>() as u64));
     Ok(())
 }
 
@@ -250,13 +284,23 @@ fn fill<P: Packet, const CAPACITY: usize>(
 /// save few wake-ups and cost a helper call per item. A worker that is about to sleep sets the
 /// bytes written to `record::WAKE_WITH_NEXT`, so that the next item wakes it. The space is reserved
 /// before this function reads that value, and the atomic addition orders the two.
+///
+/// Without an addition that fetches (before 5.12), two CPUs may both miss a multiple that only their
+/// sum passes: the worker then polls by itself some milliseconds later. Both see that value of a
+/// sleeping worker, and both wake it.
 #[inline(always)]
-fn wakeup(index: u32, bytes: u64) -> u64 {
+fn wakeup<P: Packet>(index: u32, bytes: u64) -> u64 {
     let Some(written) = RING_WRITTEN.get_ptr_mut(index) else {
         return ringbuf::FORCE_WAKEUP;
     };
     // SAFETY: the map value is a u64, valid while the program runs.
-    let before = unsafe { atomic_fetch_add(written, bytes) };
+    let before = unsafe {
+        if P::FETCHES {
+            atomic_fetch_add(written, bytes)
+        } else {
+            add_and_fetch_before(written, bytes)
+        }
+    };
     // Check the highest bit that the addition has changed.
     if before ^ (before + bytes) >= u64::from(WAKEUP_BYTES.load()) {
         ringbuf::FORCE_WAKEUP

@@ -32,7 +32,12 @@ mod entry {
     };
     use tap53_ebpf::settings::Direction;
 
-    use crate::{capture::capture, processes::remember, tc::Skb, xdp::XdpBuffer};
+    use crate::{
+        capture::capture,
+        processes::remember,
+        tc::Skb,
+        xdp::{Buffers, OneBuffer, OneBufferByAddress, XdpBuffer},
+    };
 
     /// Verdict of a program at a cgroup: the system call proceeds. 0 would fail it.
     const PROCEED: i32 = 1;
@@ -41,7 +46,7 @@ mod entry {
     #[xdp(frags)]
     #[inline(always)]
     fn tap53_xdp_frags(ctx: XdpContext) -> u32 {
-        capture(&XdpBuffer::<true>::new(&ctx));
+        capture(&XdpBuffer::<Buffers>::new(&ctx));
         XDP_PASS
     }
 
@@ -49,7 +54,15 @@ mod entry {
     #[xdp]
     #[inline(always)]
     fn tap53_xdp(ctx: XdpContext) -> u32 {
-        capture(&XdpBuffer::<false>::new(&ctx));
+        capture(&XdpBuffer::<OneBuffer>::new(&ctx));
+        XDP_PASS
+    }
+
+    /// XDP for kernels before 5.18.
+    #[xdp]
+    #[inline(always)]
+    fn tap53_xdp_old(ctx: XdpContext) -> u32 {
+        capture(&XdpBuffer::<OneBufferByAddress>::new(&ctx));
         XDP_PASS
     }
 
@@ -57,7 +70,7 @@ mod entry {
     #[classifier]
     #[inline(always)]
     fn tap53_tc_ingress(ctx: TcContext) -> i32 {
-        capture(&Skb::new(&ctx, Direction::Ingress));
+        capture(&Skb::<true>::new(&ctx, Direction::Ingress));
         TC_ACT_UNSPEC
     }
 
@@ -65,7 +78,23 @@ mod entry {
     #[classifier]
     #[inline(always)]
     fn tap53_tc_egress(ctx: TcContext) -> i32 {
-        capture(&Skb::new(&ctx, Direction::Egress));
+        capture(&Skb::<true>::new(&ctx, Direction::Egress));
+        TC_ACT_UNSPEC
+    }
+
+    /// TC ingress for kernels before 5.12.
+    #[classifier]
+    #[inline(always)]
+    fn tap53_tc_ingress_old(ctx: TcContext) -> i32 {
+        capture(&Skb::<false>::new(&ctx, Direction::Ingress));
+        TC_ACT_UNSPEC
+    }
+
+    /// TC egress for kernels before 5.12.
+    #[classifier]
+    #[inline(always)]
+    fn tap53_tc_egress_old(ctx: TcContext) -> i32 {
+        capture(&Skb::<false>::new(&ctx, Direction::Egress));
         TC_ACT_UNSPEC
     }
 

@@ -13,13 +13,14 @@ use tap53_ebpf::{
 
 use crate::capture::Packet;
 
-/// A packet in an skb, which may be a GSO segment of up to 64 KiB or more.
-pub(crate) struct Skb<'a> {
+/// A packet in an skb, which may be a GSO segment of up to 64 KiB or more. `FETCHES` is
+/// [`Packet::FETCHES`].
+pub(crate) struct Skb<'a, const FETCHES: bool> {
     ctx: &'a TcContext,
     direction: Direction,
 }
 
-impl<'a> Skb<'a> {
+impl<'a, const FETCHES: bool> Skb<'a, FETCHES> {
     #[inline(always)]
     pub(crate) const fn new(ctx: &'a TcContext, direction: Direction) -> Self {
         Self { ctx, direction }
@@ -31,7 +32,9 @@ impl<'a> Skb<'a> {
     }
 }
 
-impl Packet for Skb<'_> {
+impl<const FETCHES: bool> Packet for Skb<'_, FETCHES> {
+    const FETCHES: bool = FETCHES;
+
     #[inline(always)]
     fn direction(&self) -> Direction {
         self.direction

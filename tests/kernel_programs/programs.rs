@@ -28,38 +28,53 @@ const SLOT: u32 = 1;
 pub(crate) enum Program {
     XdpFrags,
     Xdp,
+    /// For kernels before 5.18, as the next two with that name are for kernels before 5.12.
+    XdpOld,
     TcIngress,
+    TcIngressOld,
     TcEgress,
+    TcEgressOld,
 }
 
 impl Program {
-    pub(crate) const ALL: [Self; 4] = [Self::XdpFrags, Self::Xdp, Self::TcIngress, Self::TcEgress];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::XdpFrags,
+        Self::Xdp,
+        Self::XdpOld,
+        Self::TcIngress,
+        Self::TcIngressOld,
+        Self::TcEgress,
+        Self::TcEgressOld,
+    ];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::XdpFrags => "tap53_xdp_frags",
             Self::Xdp => "tap53_xdp",
+            Self::XdpOld => "tap53_xdp_old",
             Self::TcIngress => "tap53_tc_ingress",
+            Self::TcIngressOld => "tap53_tc_ingress_old",
             Self::TcEgress => "tap53_tc_egress",
+            Self::TcEgressOld => "tap53_tc_egress_old",
         }
     }
 
     pub(crate) const fn is_xdp(self) -> bool {
-        matches!(self, Self::XdpFrags | Self::Xdp)
+        matches!(self, Self::XdpFrags | Self::Xdp | Self::XdpOld)
     }
 
     pub(crate) const fn direction(self) -> Direction {
         match self {
-            Self::TcEgress => Direction::Egress,
+            Self::TcEgress | Self::TcEgressOld => Direction::Egress,
             _ => Direction::Ingress,
         }
     }
 
     pub(crate) const fn hook(self) -> u8 {
         match self {
-            Self::XdpFrags | Self::Xdp => hook::XDP,
-            Self::TcIngress => hook::TC_INGRESS,
-            Self::TcEgress => hook::TC_EGRESS,
+            Self::XdpFrags | Self::Xdp | Self::XdpOld => hook::XDP,
+            Self::TcIngress | Self::TcIngressOld => hook::TC_INGRESS,
+            Self::TcEgress | Self::TcEgressOld => hook::TC_EGRESS,
         }
     }
 

@@ -33,6 +33,7 @@ for module in veth sch_ingress cls_bpf; do insmod /modules/$module.ko || echo "n
 container=/cgroups/docker/$(cat /container)
 mkdir -p $container
 echo "containers: {cgroup_root: /cgroups, processes: true}" >/tmp/tap53.yaml
+cat /config >>/tmp/tap53.yaml
 
 for hook in tc xdp; do
     echo "tap53-test hook $hook"

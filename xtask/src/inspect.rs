@@ -16,8 +16,11 @@ use object::{
 const PROGRAMS: &[(&str, &str)] = &[
     ("tap53_xdp_frags", "xdp.frags"),
     ("tap53_xdp", "xdp"),
+    ("tap53_xdp_old", "xdp"),
     ("tap53_tc_ingress", "classifier"),
     ("tap53_tc_egress", "classifier"),
+    ("tap53_tc_ingress_old", "classifier"),
+    ("tap53_tc_egress_old", "classifier"),
     ("tap53_connect4", "cgroup/connect4"),
     ("tap53_connect6", "cgroup/connect6"),
     ("tap53_sendmsg4", "cgroup/sendmsg4"),

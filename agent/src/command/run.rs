@@ -26,7 +26,7 @@ use tap53::{
 };
 use tap53_attribution::{Containers, Directory, Kubernetes};
 use tap53_base::privileges;
-use tap53_capture::capture::{CaptureThread, KernelLog};
+use tap53_capture::capture::{CaptureThread, KernelLog, privilege::lift_limit_of_locked_memory};
 use tap53_ledger::Ledger;
 use tap53_sinks::{self as sink, OpenError};
 use tap53_spool as spool;
@@ -46,6 +46,7 @@ pub(crate) fn run(arguments: &super::Run) -> anyhow::Result<ExitCode> {
     log_start(file.config(), arguments.selection.file());
     // In this order: a thread inherits the privileges of the thread that starts it, and only the
     // capture thread keeps any.
+    lift_limit_of_locked_memory();
     let dropping = privileges::begin(&file.config().privileges)?;
     let capture = CaptureThread::start()?;
     dropping.finish()?;

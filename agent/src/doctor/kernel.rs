@@ -1,19 +1,16 @@
 //! Checks kernel features by trying them.
-//!
-//! The limit of locked memory is not checked: since kernel 5.11, BPF memory is charged to the control
-//! group, and the programs need 5.18.
 
 use std::{io, path::Path};
 
 use nix::sys::utsname::uname;
 use tap53_capture::capture::{
     Error,
-    privilege::Privileges,
+    privilege::{Privileges, limits_locked_memory},
     probe::{has_tcx, load_programs, wait_for_running_programs},
 };
 
 use super::{Check, Home};
-use crate::config::{CaptureConfig, Config, Overrides, TcChoice};
+use crate::config::{CaptureConfig, Config, HookChoice, Overrides, TcChoice};
 
 const AREA: &str = "kernel";
 
@@ -27,7 +24,7 @@ pub(super) fn look(config: Option<&Config>, home: Home) -> Vec<Check> {
     };
     let mut checks = Vec::new();
     if let Some(capture) = config.map(|config| config.capture.clone()).or_else(default) {
-        checks.push(programs(&load_programs(&capture), home));
+        checks.push(programs(&load_programs(&capture), capture.hook, home));
         checks.push(tcx(&has_tcx(), &capture));
     }
     checks.push(btf(Path::new(BTF)));
@@ -40,11 +37,20 @@ fn release() -> String {
 }
 
 /// Checks everything that the programs need: ring buffers, maps in maps, the helpers, the verifier.
-fn programs(tried: &Result<(), Error>, home: Home) -> Check {
+///
+/// The `hook` is that of the configuration; loading returns whether the kernel accepts XDP programs.
+fn programs(tried: &Result<bool, Error>, hook: HookChoice, home: Home) -> Check {
     let release = release();
     let what = "programs and ring buffers".to_owned();
     match tried {
-        Ok(()) => Check::ok(AREA, format!("{release}: {what} load")),
+        Ok(false) if hook != HookChoice::Tc => Check::ok(
+            AREA,
+            format!("{release}: {what} load, for TC alone: it accepts no XDP program"),
+        ),
+        Ok(_) => Check::ok(AREA, format!("{release}: {what} load")),
+        Err(error @ Error::NoXdp { .. }) => {
+            Check::fail(AREA, what, format!("kernel {release}: {error}"), "capture: {hook: tc}")
+        }
         Err(error @ Error::NotPermitted { .. }) => {
             let privileges = Privileges::of_this_thread();
             if privileges.is_none_or(|found| !found.missing().is_empty()) {
@@ -61,6 +67,11 @@ fn programs(tried: &Result<(), Error>, home: Home) -> Check {
                     "a seccomp filter is in force, which may deny bpf(2)",
                     "SystemCallFilter=bpf   # in the unit; a container: --security-opt seccomp=unconfined",
                 ),
+                (false, _) if limits_locked_memory() => (
+                    "no seccomp filter is in force: a security module (LSM) denies it, or, before \
+                     kernel 5.11, the limit of locked memory",
+                    "LimitMEMLOCK=infinity   # in the unit; or as root: ulimit -l unlimited",
+                ),
                 (false, _) => (
                     "no seccomp filter is in force: a security module (LSM) denies it",
                     "dmesg | grep -iE 'avc|apparmor|bpf'",
@@ -72,7 +83,7 @@ fn programs(tried: &Result<(), Error>, home: Home) -> Check {
             AREA,
             what,
             format!("kernel {release}: {error}"),
-            "apt install linux-image-amd64   # 5.18 or newer; then report this line",
+            "apt install linux-image-amd64   # 5.10 or newer; then report this line",
         ),
     }
 }
@@ -104,7 +115,7 @@ fn btf(path: &Path) -> Check {
         AREA,
         "BTF",
         format!(
-            "no {}: the programs load without it, but bpftool and other agents lack types",
+            "no {}: tap53 does not need it, but bpftool and other agents lack types",
             path.display()
         ),
         "mount -t sysfs sysfs /sys   # or a kernel with CONFIG_DEBUG_INFO_BTF=y",
@@ -153,9 +164,26 @@ mod tests {
             reason: "R2 invalid mem access".to_owned(),
             cause: io::Error::from_raw_os_error(libc::EACCES),
         };
-        let check = programs(&Err(refused), Home::Host);
+        let check = programs(&Err(refused), HookChoice::Auto, Home::Host);
         assert_eq!(check.verdict, Verdict::Fail);
         assert!(check.wrong.unwrap().contains("R2 invalid mem access"));
         assert_eq!(btf(Path::new("/nonexistent")).verdict, Verdict::Warn);
+    }
+
+    #[test]
+    fn a_kernel_that_accepts_no_xdp_program_fails_only_if_xdp_is_asked_for() {
+        let refused = || Err(Error::NoXdp { reason: "unknown func".to_owned() });
+        let check = programs(&refused(), HookChoice::Xdp, Home::Host);
+        assert_eq!(check.verdict, Verdict::Fail);
+        assert_eq!(check.fix.unwrap(), "capture: {hook: tc}");
+        for (loads, hook, is_named) in [
+            (false, HookChoice::Auto, true),
+            (false, HookChoice::Tc, false),
+            (true, HookChoice::Auto, false),
+        ] {
+            let check = programs(&Ok(loads), hook, Home::Host);
+            assert_eq!(check.verdict, Verdict::Ok);
+            assert_eq!(check.what.contains("no XDP program"), is_named, "{}", check.what);
+        }
     }
 }

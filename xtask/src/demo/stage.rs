@@ -130,7 +130,7 @@ pub(super) fn run(workspace: &Workspace, seconds: u64, downstream: Downstream) -
     if let Err(error) = bpf::load_passing_program() {
         bail!(
             "this kernel does not let root load a BPF program ({error}): run the demo on a machine, \
-             or in a container, where it does (CAP_BPF and CAP_NET_ADMIN, kernel 5.18 or later)"
+             or in a container, where it does (CAP_BPF and CAP_NET_ADMIN, kernel 5.10 or later)"
         );
     }
     let results = Results::prepare(workspace)?;

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use aya::programs::ProgramFd;
 use tap53_ebpf::settings::{Direction, InterfaceSettings};
 
 use super::{
@@ -22,6 +23,9 @@ use crate::{
     interfaces::config::Directions,
     interfaces::{Device, Interface, Kind},
 };
+
+/// The reason why XDP is not tried on any interface.
+const NO_XDP: &str = "this kernel accepts no XDP program";
 
 /// An interface with settings.
 pub(super) struct Attached {
@@ -102,23 +106,29 @@ impl Attached {
         let part_of = device.and_then(|device| device.part_of.as_ref());
         let plan = Plan::new(config, &self.attachment.interface.kind, part_of);
         self.notes.extend(plan.why);
-        for hook in plan.xdp {
-            match self.attach_xdp(*hook, programs)? {
-                Refused::No => return Ok(*hook),
-                Refused::Unsupported => {}
-                Refused::Taken => break,
+        match &programs.xdp {
+            None if !plan.xdp.is_empty() => self.notes.push(NO_XDP.to_owned()),
+            None => {}
+            Some(program) => {
+                for hook in plan.xdp {
+                    match self.attach_xdp(*hook, program)? {
+                        Refused::No => return Ok(*hook),
+                        Refused::Unsupported => {}
+                        Refused::Taken => break,
+                    }
+                }
             }
         }
         self.attach_tc(Direction::Ingress, config, programs)
     }
 
-    fn attach_xdp(&mut self, hook: Hook, programs: &Programs) -> Result<Refused, Error> {
+    fn attach_xdp(&mut self, hook: Hook, program: &ProgramFd) -> Result<Refused, Error> {
         let hookup = match hook {
             Hook::XdpGeneric => AttachPoint::XdpGeneric,
             _ => AttachPoint::XdpNative,
         };
         let interface = &self.attachment.interface;
-        let error = match bpf::link_create(programs.xdp.as_fd(), interface.ifindex, hookup) {
+        let error = match bpf::link_create(program.as_fd(), interface.ifindex, hookup) {
             Ok(link) => {
                 self.links.push((Direction::Ingress, link));
                 return Ok(Refused::No);

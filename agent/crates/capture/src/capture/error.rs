@@ -33,6 +33,15 @@ pub enum Error {
         /// The kernel's error.
         cause: io::Error,
     },
+    /// The kernel accepts no XDP program, and the configuration asks for XDP.
+    #[error(
+        "this kernel accepts no XDP program, and capture.hook asks for one (tc and auto capture \
+         without it): {reason}"
+    )]
+    NoXdp {
+        /// Why the program with the fewest needs was refused.
+        reason: String,
+    },
     /// A program or map could not be created or used.
     #[error("{what}: {cause}")]
     Kernel {
@@ -103,6 +112,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// Returns true if the kernel lacks something that a program needs, so that another program may
+    /// do.
+    pub(super) const fn is_lack_of_feature(&self) -> bool {
+        matches!(self, Self::Verifier { .. } | Self::Kernel { .. })
+    }
+
     /// Converts an error of bpf(2), and names the missing privilege.
     pub(super) fn kernel(what: impl Into<String>, cause: io::Error) -> Self {
         let what = what.into();

@@ -24,7 +24,10 @@ use super::{
     processes::{self, Followed},
     settings::Settings,
 };
-use crate::{capture::config::CaptureConfig, ring::Doorbells};
+use crate::{
+    capture::config::{CaptureConfig, HookChoice},
+    ring::Doorbells,
+};
 
 /// The BPF object that `cargo xtask build-ebpf` has built, an ELF file.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("TAP53_BPF_OBJECT_PATH"));
@@ -34,12 +37,16 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("TAP53_BPF_OBJECT_PA
 const WAKEUP_DIVISOR: u32 = 8;
 
 /// XDP programs, best first: with frags (kernel 5.18), which drivers require for an MTU above a
-/// page, and without. Whether a driver supports frags only shows when the program is attached; no
-/// driver refuses a program because it supports them, so that one of the two is enough.
-const XDP_PROGRAMS: [&str; 2] = ["tap53_xdp_frags", "tap53_xdp"];
+/// page, without, and for kernels before 5.18. Whether a driver supports frags only shows when the
+/// program is attached; no driver refuses a program because it supports them, so that one of them is
+/// enough.
+const XDP_PROGRAMS: [&str; 3] = ["tap53_xdp_frags", "tap53_xdp", "tap53_xdp_old"];
 
 /// TC programs by direction.
 pub(super) const TC_PROGRAMS: [&str; 2] = ["tap53_tc_ingress", "tap53_tc_egress"];
+
+/// Their variants for kernels before 5.12.
+const OLD_TC_PROGRAMS: [&str; 2] = ["tap53_tc_ingress_old", "tap53_tc_egress_old"];
 
 /// Wraps [`Counters`] as a map value of aya.
 #[repr(transparent)]
@@ -82,8 +89,9 @@ impl AsRawFd for KernelLog {
 
 /// The loaded programs.
 pub(super) struct Programs {
-    /// The first of [`XDP_PROGRAMS`] that the kernel accepts.
-    pub(super) xdp: ProgramFd,
+    /// The first of [`XDP_PROGRAMS`] that the kernel accepts; `None` if it accepts none, or if the
+    /// configuration uses none.
+    pub(super) xdp: Option<ProgramFd>,
     /// TC programs by direction.
     pub(super) tc: [ProgramFd; 2],
 }
@@ -164,7 +172,7 @@ pub(super) fn load(config: &CaptureConfig, cgroups: Option<&Path>) -> Result<Loa
     };
     Ok(Loaded {
         programs: Programs {
-            xdp: load_xdp(&mut ebpf)?,
+            xdp: load_xdp(&mut ebpf, config.hook)?,
             tc: [load_tc(&mut ebpf, Direction::Ingress)?, load_tc(&mut ebpf, Direction::Egress)?],
         },
         settings: Settings::take(&mut ebpf)?,
@@ -243,21 +251,54 @@ fn create_rings(ebpf: &mut Ebpf, config: &CaptureConfig) -> Result<Vec<Ring>, Er
     Ok(rings)
 }
 
-fn load_xdp(ebpf: &mut Ebpf) -> Result<ProgramFd, Error> {
-    let [with_frags, without] = XDP_PROGRAMS;
-    load_program::<Xdp>(ebpf, with_frags, Xdp::load).or_else(|error| {
-        tracing::debug!(
-            event = "xdp_frags_unsupported",
-            %error,
-            "loading the XDP program without fragments (xdp.frags)"
-        );
-        load_program::<Xdp>(ebpf, without, Xdp::load)
-    })
+/// Loads the XDP program. A kernel that accepts none is captured on at TC, unless XDP is asked for.
+fn load_xdp(ebpf: &mut Ebpf, hook: HookChoice) -> Result<Option<ProgramFd>, Error> {
+    if hook == HookChoice::Tc {
+        return Ok(None);
+    }
+    match load_first::<Xdp>(ebpf, &XDP_PROGRAMS, Xdp::load) {
+        Ok(program) => Ok(Some(program)),
+        Err(error) if !error.is_lack_of_feature() => Err(error),
+        Err(error) if hook == HookChoice::Xdp => Err(Error::NoXdp { reason: error.to_string() }),
+        Err(error) => {
+            tracing::warn!(
+                event = "xdp_unavailable",
+                %error,
+                "this kernel accepts no XDP program: arriving packets are captured at TC"
+            );
+            Ok(None)
+        }
+    }
 }
 
 fn load_tc(ebpf: &mut Ebpf, direction: Direction) -> Result<ProgramFd, Error> {
-    let name = TC_PROGRAMS[direction as usize];
-    load_program::<SchedClassifier>(ebpf, name, SchedClassifier::load)
+    let names = [TC_PROGRAMS, OLD_TC_PROGRAMS].map(|names| names[direction as usize]);
+    load_first::<SchedClassifier>(ebpf, &names, SchedClassifier::load)
+}
+
+/// Loads the first of several variants of a program that the kernel accepts.
+fn load_first<T>(
+    ebpf: &mut Ebpf,
+    names: &[&str],
+    load: impl Fn(&mut T) -> Result<(), ProgramError>,
+) -> Result<ProgramFd, Error>
+where
+    for<'p> &'p mut T: TryFrom<&'p mut Program, Error = ProgramError>,
+{
+    let mut result = Err(missing("program", "for this hook"));
+    for name in names {
+        result = load_program(ebpf, name, &load);
+        match &result {
+            Err(error) if error.is_lack_of_feature() => tracing::debug!(
+                event = "program_refused",
+                program = name,
+                %error,
+                "the kernel lacks what a program needs: trying the next one"
+            ),
+            _ => break,
+        }
+    }
+    result
 }
 
 fn load_program<T>(

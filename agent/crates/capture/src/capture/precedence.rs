@@ -174,7 +174,10 @@ fn own_position(
 ) -> std::io::Result<Own> {
     let tc = programs.tc[direction as usize].as_fd();
     Ok(match hook {
-        Hook::XdpNative | Hook::XdpGeneric => Own::Xdp(bpf::program_id(programs.xdp.as_fd())?),
+        Hook::XdpNative | Hook::XdpGeneric => match &programs.xdp {
+            Some(xdp) => Own::Xdp(bpf::program_id(xdp.as_fd())?),
+            None => return Err(std::io::ErrorKind::NotFound.into()),
+        },
         Hook::Tcx => Own::Tcx(bpf::program_id(tc)?),
         Hook::Clsact => match attached.filter(direction) {
             Some(filter) => Own::Clsact(filter.clone()),

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use nix::errno::Errno;
+
 /// A capability that capture needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capability {
@@ -106,9 +108,37 @@ pub(super) fn denial() -> String {
     if Lockdown::in_force() == Some(Lockdown::Confidentiality) {
         return "the kernel is locked down (lockdown=confidentiality)".to_owned();
     }
-    "the capabilities are there, but a user namespace, a seccomp profile or a security module \
-     denies it"
-        .to_owned()
+    let denied = "the capabilities are there, but a user namespace, a seccomp profile or a security \
+                  module denies it";
+    if limits_locked_memory() {
+        return format!("{denied}, or, before kernel 5.11, the limit of locked memory");
+    }
+    denied.to_owned()
+}
+
+/// Lifts this process's limit of locked memory, in which kernels before 5.11 include the memory of
+/// maps and programs. It needs root or CAP_SYS_RESOURCE; newer kernels do without it, so that a
+/// refusal is no error.
+pub fn lift_limit_of_locked_memory() {
+    let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: the pointer is valid for the call, which reads it.
+    let lifted = Errno::result(unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) });
+    if let Err(error) = lifted {
+        tracing::debug!(
+            event = "locked_memory_limited",
+            %error,
+            "the limit of locked memory remains: kernels before 5.11 may refuse maps"
+        );
+    }
+}
+
+/// Returns true if this process may lock a limited amount of memory only.
+#[must_use]
+pub fn limits_locked_memory() -> bool {
+    let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: the pointer is valid for the call, which writes it.
+    let read = Errno::result(unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) });
+    read.is_ok() && limit.rlim_cur != libc::RLIM_INFINITY
 }
 
 /// The kernel's lockdown mode, which restricts root (kernel 5.4).

@@ -5,7 +5,7 @@ use std::io;
 
 use tap53_ebpf::settings::Direction;
 
-use super::{Error, bpf, object};
+use super::{Error, bpf, object, privilege::lift_limit_of_locked_memory};
 use crate::capture::config::CaptureConfig;
 
 /// Ifindex of `lo` in every network namespace.
@@ -14,15 +14,17 @@ const LOOPBACK: u32 = 1;
 /// Size of the ring used for the probe, in bytes.
 const RING_BYTES: u32 = 128 << 10;
 
-/// Loads the programs like capture, with a small ring, and releases them.
+/// Loads the programs like capture, with a small ring, and releases them. Returns true if packets can
+/// be captured at XDP, false if the kernel accepts programs for TC alone.
 ///
 /// # Errors
 ///
 /// The same as [`Capture::load`](super::Capture::load).
-pub fn load_programs(config: &CaptureConfig) -> Result<(), Error> {
+pub fn load_programs(config: &CaptureConfig) -> Result<bool, Error> {
+    lift_limit_of_locked_memory();
     let small =
         CaptureConfig { workers: 1, ring_bytes: RING_BYTES, kernel_log: false, ..config.clone() };
-    object::load(&small, None).map(drop)
+    object::load(&small, None).map(|loaded| loaded.programs.xdp.is_some())
 }
 
 /// Returns true if the kernel has TCX, by querying the chain of `lo`.
