@@ -3,6 +3,8 @@
 # other executable. Run it as root, on Debian 12 or the distribution of the image:
 #
 #   deploy/image.sh target/release/tap53 DIRECTORY
+#
+# A static program of another architecture needs the strip of its binutils, in the variable STRIP.
 set -eu
 program=$1
 image=$2
@@ -10,7 +12,7 @@ user=65532
 
 install --directory "$image/usr/bin"
 # Strips debug information, four fifths of the size; names of functions stay.
-strip --strip-debug -o "$image/usr/bin/tap53" "$program"
+"${STRIP:-strip}" --strip-debug -o "$image/usr/bin/tap53" "$program"
 chmod 0755 "$image/usr/bin/tap53"
 # The capabilities of the container that a user other than root gets. (p: permitted; e: effective from the
 # first instruction on.)

@@ -1,11 +1,15 @@
-//! Kernels that are older than this machine's, the agent as it is: they take the programs, and what
-//! it captures there is right. Needs no hardware support and no root.
+//! Kernels that are older than this machine's, and one for another processor: they take the programs,
+//! and what the agent captures there is right. Needs no hardware support and no root.
+
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 use tap53_harness::{
     agent,
-    guest::{Kernel, Root, found},
+    architecture::Architecture,
+    cross,
+    guest::{Kernel, Root},
 };
 
 const INIT: &str = include_str!("older_kernels/init.sh");
@@ -41,11 +45,16 @@ struct Captured {
 }
 
 /// Boots a kernel, runs `tap53 doctor`, and captures at TC and at XDP, with some more configuration.
-fn capture(series: &str, config: &str) -> Result<(Vec<String>, [Captured; 2])> {
-    let kernel = Kernel::of_series(series, &MODULES)?;
-    let root = Root::new(INIT)?;
-    root.program(&agent::binary()?)?;
-    root.program(&found("ip")?)?;
+fn capture(
+    series: &str,
+    config: &str,
+    architecture: Architecture,
+    agent: &Path,
+) -> Result<(Vec<String>, [Captured; 2])> {
+    let kernel = Kernel::of_series(series, &MODULES, architecture)?;
+    let root = Root::new(INIT, architecture)?;
+    root.program(agent)?;
+    root.utility("ip")?;
     let query = over_tcp(&[QUERY_HEADER, QUESTION]);
     root.executable(
         "bin/answer",
@@ -77,6 +86,11 @@ fn capture(series: &str, config: &str) -> Result<(Vec<String>, [Captured; 2])> {
     assert_eq!(release.as_ref(), Some(&kernel.release), "{console}");
     let captured = captured.try_into().ok();
     Ok((doctor, captured.with_context(|| format!("not two hooks:\n{console}"))?))
+}
+
+/// Does the same with a kernel for this machine's processor.
+fn capture_natively(series: &str, config: &str) -> Result<(Vec<String>, [Captured; 2])> {
+    capture(series, config, Architecture::of_this_machine()?, &agent::binary()?)
 }
 
 /// Checks that `tap53 doctor` found nothing that fails, and the kernel as it is.
@@ -120,7 +134,7 @@ fn check(captured: &Captured, ingress: &str, egress: &str) {
 /// maps without CAP_BPF (5.19), and it counts maps as locked memory (until 5.11).
 #[test]
 fn kernel_5_10_takes_the_programs() -> Result<()> {
-    let (doctor, [tc, xdp]) = capture("5.10", "privileges: {keep: true}\n")?;
+    let (doctor, [tc, xdp]) = capture_natively("5.10", "privileges: {keep: true}\n")?;
     check_doctor(&doctor, "no TCX (6.6 has it): clsact filters are used", "clsact");
     check(&tc, "clsact", "clsact");
     check(&xdp, "xdp native", "clsact");
@@ -129,7 +143,7 @@ fn kernel_5_10_takes_the_programs() -> Result<()> {
 
 #[test]
 fn kernel_6_1_takes_the_programs() -> Result<()> {
-    let (doctor, [tc, xdp]) = capture("6.1", "")?;
+    let (doctor, [tc, xdp]) = capture_natively("6.1", "")?;
     check_doctor(&doctor, "no TCX (6.6 has it): clsact filters are used", "clsact");
     check(&tc, "clsact", "clsact");
     check(&xdp, "xdp native", "clsact");
@@ -138,7 +152,18 @@ fn kernel_6_1_takes_the_programs() -> Result<()> {
 
 #[test]
 fn kernel_6_12_takes_the_programs() -> Result<()> {
-    let (doctor, [tc, xdp]) = capture("6.12", "")?;
+    let (doctor, [tc, xdp]) = capture_natively("6.12", "")?;
+    check_doctor(&doctor, " TCX", "tcx");
+    check(&tc, "tcx", "tcx");
+    check(&xdp, "xdp native", "tcx");
+    Ok(())
+}
+
+#[test]
+#[ignore = "cross-builds the agent: cargo test -p tap53-tests --test older_kernels -- --ignored"]
+fn arm64_takes_the_programs() -> Result<()> {
+    let architecture = Architecture::Aarch64;
+    let (doctor, [tc, xdp]) = capture("6.12", "", architecture, &cross::agent(architecture)?)?;
     check_doctor(&doctor, " TCX", "tcx");
     check(&tc, "tcx", "tcx");
     check(&xdp, "xdp native", "tcx");

@@ -1,4 +1,5 @@
-//! Files of Debian packages that are not installed: some would change how other programs behave.
+//! Files of Debian packages that are not installed: some would change how other programs behave, and
+//! others are of another architecture.
 
 use std::{
     fs,
@@ -7,8 +8,9 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use tempfile::TempDir;
 
-use crate::{cache, process::run, scratch};
+use crate::{architecture::Architecture, cache, process::run, scratch};
 
 /// The keys of all releases that Debian supports, of the package `debian-archive-keyring`.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -82,14 +84,7 @@ impl Apt {
     /// # Errors
     /// When apt knows no such package, or cannot download it.
     pub(crate) fn unpack(&self, package: &str, directory: &Path) -> Result<()> {
-        // apt downloads into the current directory.
-        let downloads = scratch::directory("package")?;
-        let mut download = self.command("apt-get");
-        run(download.args(["download", "-q", package]).current_dir(downloads.path()))?;
-        let archive =
-            fs::read_dir(downloads.path())?.next().context("apt-get downloaded nothing")??;
-        run(Command::new("dpkg-deb").arg("-x").arg(archive.path()).arg(directory))?;
-        Ok(())
+        download(&mut self.command("apt-get"), package, directory)
     }
 }
 
@@ -114,4 +109,96 @@ fn security_mirror() -> Result<String> {
 /// When apt knows no such package, or cannot download it.
 pub(crate) fn unpack(package: &str, directory: &Path) -> Result<()> {
     Apt::Host.unpack(package, directory)
+}
+
+/// Returns the version of an installed package.
+///
+/// # Errors
+/// When it is not installed, or there is no dpkg.
+pub(crate) fn installed_version(package: &str) -> Result<String> {
+    let printed = run(Command::new("dpkg-query").args(["-W", "-f=${Version}", package]))?;
+    Ok(printed.trim().to_owned())
+}
+
+/// Packages of another architecture, from the machine's own sources.
+///
+/// apt has its state below a temporary directory. The machine's own apt does not learn about the
+/// architecture, which would make it fetch twice the lists from then on.
+pub(crate) struct Foreign(TempDir);
+
+impl Foreign {
+    /// Fetches the lists of packages.
+    ///
+    /// # Errors
+    /// When apt cannot fetch them.
+    pub(crate) fn new(architecture: Architecture) -> Result<Self> {
+        let directory = scratch::directory("packages")?;
+        let path = directory.path();
+        for below in ["state/lists/partial", "cache/archives/partial"] {
+            fs::create_dir_all(path.join(below))?;
+        }
+        // Nothing is installed: dependencies include what the machine has itself.
+        fs::write(path.join("state/status"), "")?;
+        let configuration = format!(
+            "APT::Architecture \"{name}\";\n\
+             APT::Architectures {{ \"{name}\"; }};\n\
+             Dir::State \"{path}/state\";\n\
+             Dir::State::status \"{path}/state/status\";\n\
+             Dir::Cache \"{path}/cache\";\n\
+             Acquire::Languages \"none\";\n\
+             Acquire::IndexTargets::deb::DEP-11::DefaultEnabled \"false\";\n",
+            name = architecture.debian(),
+            path = path.display(),
+        );
+        fs::write(path.join("apt.conf"), configuration)?;
+        let packages = Self(directory);
+        run(packages.apt_get().args(["update", "-q"]))?;
+        Ok(packages)
+    }
+
+    /// Downloads a package, `name` or `name=version`, and unpacks its files into a directory.
+    ///
+    /// # Errors
+    /// When there is no such package, or it cannot be downloaded.
+    pub(crate) fn unpack(&self, package: &str, directory: &Path) -> Result<()> {
+        download(&mut self.apt_get(), package, directory)
+    }
+
+    /// Unpacks packages with all that they depend on.
+    ///
+    /// # Errors
+    /// When there is no such package, or one cannot be downloaded.
+    pub(crate) fn unpack_all(&self, packages: &[&str], directory: &Path) -> Result<()> {
+        run(self
+            .apt_get()
+            .args(["install", "-q", "--yes", "--no-install-recommends", "--download-only"])
+            .args(packages))?;
+        unpack_archives(&self.0.path().join("cache/archives"), directory)
+    }
+
+    fn apt_get(&self) -> Command {
+        let mut command = Command::new("apt-get");
+        command.env("APT_CONFIG", self.0.path().join("apt.conf"));
+        command
+    }
+}
+
+fn download(apt_get: &mut Command, package: &str, directory: &Path) -> Result<()> {
+    // apt downloads into the current directory.
+    let downloads = scratch::directory("package")?;
+    run(apt_get.args(["download", "-q", package]).current_dir(downloads.path()))?;
+    unpack_archives(downloads.path(), directory)
+}
+
+/// Unpacks each package of a directory.
+fn unpack_archives(archives: &Path, directory: &Path) -> Result<()> {
+    let mut unpacked = 0;
+    for entry in fs::read_dir(archives)? {
+        let archive = entry?.path();
+        if archive.extension().is_some_and(|extension| extension == "deb") {
+            run(Command::new("dpkg-deb").arg("-x").arg(archive).arg(directory))?;
+            unpacked += 1;
+        }
+    }
+    (unpacked > 0).then_some(()).context("apt-get downloaded nothing")
 }

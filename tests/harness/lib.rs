@@ -21,6 +21,7 @@
 
 pub mod account;
 pub mod agent;
+pub mod architecture;
 pub mod avro;
 pub mod bpf;
 pub mod cache;
@@ -29,6 +30,7 @@ pub mod cgroups;
 pub mod client;
 pub mod completeness;
 pub mod container;
+pub mod cross;
 mod debian;
 pub mod delay;
 pub mod dns;

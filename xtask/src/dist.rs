@@ -3,15 +3,17 @@
 //! ```text
 //!  static program ─▶ tree of files ─┬▶ tap53-V-ARCH.tar.gz
 //!                                   ├▶ nfpm ────▶ .deb, .rpm
-//!                                   └▶ buildah ─▶ tap53-V-ARCH.oci.tar
+//!                                   └▶ buildah ─▶ tap53-V-ARCH.oci.tar ─▶ tap53-V.oci.tar
 //!  deploy/helm ─▶ tap53-V.tgz         Cargo.lock ─▶ tap53-V.cdx.json         SHA256SUMS
 //! ```
 //!
+//! All but the last row exists for each architecture; the image without one in its name has all of them.
 //! All files are reproducible: times in them are that of the commit, and archives are sorted.
 
 mod chart;
 mod checksums;
 mod image;
+mod index;
 mod packages;
 mod program;
 mod sbom;
@@ -19,12 +21,14 @@ mod tools;
 mod tree;
 
 use std::{
+    collections::BTreeMap,
     env, fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::{Context as _, Result, bail};
+use tap53_harness::architecture::Architecture;
 
 use crate::{
     setup::{self, Purpose},
@@ -38,43 +42,29 @@ pub(crate) struct Arguments {
     /// Directory for the files [default: target/dist]
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Package this program instead of building one
-    #[arg(long, value_name = "FILE")]
-    program: Option<PathBuf>,
+    /// Architecture to build for, as Debian names it: amd64 or arm64; with several, also an image of
+    /// all of them [default: the machine's]
+    #[arg(long = "architecture", value_name = "NAME", value_parser = parse_architecture)]
+    architectures: Vec<Architecture>,
+    /// Package this program, of whichever architecture, instead of building one; can be repeated
+    #[arg(long = "program", value_name = "FILE", conflicts_with = "architectures")]
+    programs: Vec<PathBuf>,
+}
+
+fn parse_architecture(name: &str) -> Result<Architecture, String> {
+    let found = Architecture::ALL
+        .into_iter()
+        .find(|architecture| [architecture.debian(), architecture.rust()].contains(&name));
+    found.ok_or_else(|| "only amd64 and arm64 are packaged".to_owned())
 }
 
 /// The release that the files belong to.
 pub(crate) struct Release {
     version: String,
-    architecture: Architecture,
     /// Time of the commit, in seconds since 1970: the time of everything in the files.
     epoch: u64,
     /// Directory for the files.
     out: PathBuf,
-}
-
-/// A processor architecture by the names that each format has for it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Architecture {
-    /// In Rust's target triples and in names of files.
-    rust: &'static str,
-    /// In Debian packages and OCI images, as Go has it.
-    go: &'static str,
-}
-
-impl Architecture {
-    /// The machine's own.
-    fn of_this_machine() -> Result<Self> {
-        match env::consts::ARCH {
-            "x86_64" => Ok(Self { rust: "x86_64", go: "amd64" }),
-            "aarch64" => Ok(Self { rust: "aarch64", go: "arm64" }),
-            other => bail!("packages are for x86_64 and aarch64, not for {other}"),
-        }
-    }
-
-    fn triple(self) -> String {
-        format!("{}-unknown-linux-gnu", self.rust)
-    }
 }
 
 impl Release {
@@ -86,20 +76,19 @@ impl Release {
         fs::create_dir_all(&out).with_context(|| format!("create {}", out.display()))?;
         Ok(Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            architecture: Architecture::of_this_machine()?,
             epoch: epoch(workspace)?,
             out: fs::canonicalize(out)?,
         })
     }
 
-    /// Path of a file that is of this architecture, such as `tap53-0.1.0-x86_64.tar.gz`.
-    fn file(&self, extension: &str) -> PathBuf {
-        self.out.join(format!("tap53-{}-{}.{extension}", self.version, self.architecture.rust))
+    /// Path of a file that is of an architecture, such as `tap53-0.1.0-x86_64.tar.gz`.
+    fn file(&self, architecture: Architecture, extension: &str) -> PathBuf {
+        self.common_file(&format!("-{}.{extension}", architecture.rust()))
     }
 
-    /// Path of a file that is of no architecture.
-    fn common_file(&self, extension: &str) -> PathBuf {
-        self.out.join(format!("tap53-{}.{extension}", self.version))
+    /// Path of a file that is of no architecture, or of all.
+    fn common_file(&self, end: &str) -> PathBuf {
+        self.out.join(format!("tap53-{}{end}", self.version))
     }
 
     /// A GNU tar that writes `file` from names below `directory`, in order and without the machine's users,
@@ -124,14 +113,20 @@ const GZIP: [&str; 2] = ["--use-compress-program", "gzip -n"];
 /// Makes all files, and lists them.
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     setup::install_missing(workspace, Purpose::Dist)?;
+    let programs = programs(workspace, arguments)?;
     let out = arguments.out.clone().unwrap_or_else(|| workspace.target.join("dist"));
     let release = Release::new(workspace, out)?;
-    let program = match &arguments.program {
-        Some(program) => program.clone(),
-        None => program::build(workspace, &release)?,
-    };
-    make(workspace, &release, &program)?;
-    sbom::write(workspace, &release)?;
+    for (architecture, program) in &programs {
+        let tree = tree::Tree::new(workspace, *architecture, program)?;
+        tree.archive(&release)?;
+        packages::write(workspace, &release, &tree)?;
+        image::write(workspace, &release, &tree)?;
+        sbom::write(workspace, &release, *architecture)?;
+    }
+    if programs.len() > 1 {
+        index::write(&release, programs.keys().copied())?;
+    }
+    chart::write(workspace, &release)?;
     let files = checksums::write(&release)?;
     println!("\n{} holds:", release.out.display());
     for (name, bytes) in files {
@@ -142,13 +137,28 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Makes the files that hold the program, and the chart.
-fn make(workspace: &Workspace, release: &Release, program: &Path) -> Result<()> {
-    let tree = tree::Tree::new(workspace, program)?;
-    tree.archive(release)?;
-    packages::write(workspace, release, &tree)?;
-    image::write(workspace, release, &tree)?;
-    chart::write(workspace, release)
+/// The program for each architecture, which is built now unless the arguments name it.
+fn programs(
+    workspace: &Workspace,
+    arguments: &Arguments,
+) -> Result<BTreeMap<Architecture, PathBuf>> {
+    let mut programs = BTreeMap::new();
+    for program in &arguments.programs {
+        let architecture = program::architecture(program)?;
+        if let Some(other) = programs.insert(architecture, program.clone()) {
+            bail!("{} and {} are of one architecture", other.display(), program.display());
+        }
+    }
+    if programs.is_empty() {
+        let mut architectures = arguments.architectures.clone();
+        if architectures.is_empty() {
+            architectures.push(Architecture::of_this_machine()?);
+        }
+        for architecture in architectures {
+            programs.insert(architecture, program::build(workspace, architecture)?);
+        }
+    }
+    Ok(programs)
 }
 
 /// Time of the commit that is checked out, or `SOURCE_DATE_EPOCH` (reproducible-builds.org).

@@ -11,21 +11,19 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use tap53_harness::{cache, process::run};
+use tap53_harness::{agent, architecture::Architecture, cache, cross, process::run};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Makes all files into a new directory.
-fn dist() -> Result<tempfile::TempDir> {
+/// Makes all files into a new directory, around the programs.
+fn dist(programs: &[PathBuf]) -> Result<tempfile::TempDir> {
     let out = tempfile::tempdir()?;
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut task = Command::new(env!("CARGO_BIN_EXE_xtask"));
-    task.arg("dist")
-        .arg("--program")
-        .arg(tap53_harness::agent::binary()?)
-        .arg("--out")
-        .arg(out.path())
-        .current_dir(root);
+    task.arg("dist").arg("--out").arg(out.path()).current_dir(root);
+    for program in programs {
+        task.arg("--program").arg(program);
+    }
     run(&mut task)?;
     Ok(out)
 }
@@ -71,7 +69,8 @@ fn in_root(root: &Path, line: &[&str]) -> Result<String> {
 #[test]
 #[ignore = "takes minutes: cargo test -p xtask --test dist -- --ignored"]
 fn each_file_is_equal_each_time_and_can_be_installed() -> Result<()> {
-    let (first, second) = (dist()?, dist()?);
+    let programs = [agent::binary()?];
+    let (first, second) = (dist(&programs)?, dist(&programs)?);
     let first = first.path();
     assert_eq!(digests(first)?, digests(second.path())?);
     run(Command::new("sha256sum").args(["--check", "--strict", "SHA256SUMS"]).current_dir(first))?;
@@ -82,6 +81,50 @@ fn each_file_is_equal_each_time_and_can_be_installed() -> Result<()> {
     the_image_starts_the_agent(first)?;
     the_chart_is_one(first)?;
     the_bill_names_the_crates(first)
+}
+
+/// The programs are those of the tests, as above, and the one for arm64 is static.
+#[test]
+#[ignore = "takes minutes: cargo test -p xtask --test dist -- --ignored"]
+fn each_architecture_has_its_packages_and_all_have_one_image() -> Result<()> {
+    let programs = [cross::agent(Architecture::X86_64)?, cross::agent(Architecture::Aarch64)?];
+    let files = dist(&programs)?;
+    let files = files.path();
+    assert_eq!(digests(files)?.len(), 5 * programs.len() + 2, "{:?}", digests(files)?);
+    for architecture in Architecture::ALL {
+        let deb = file(files, &format!("_{}.deb", architecture.debian()))?;
+        let field = run(Command::new("dpkg-deb").arg("--field").arg(deb).arg("Architecture"))?;
+        assert_eq!(field.trim(), architecture.debian());
+        let rpm = file(files, &format!(".{}.rpm", architecture.rust()))?;
+        let field = run(Command::new("rpm").args(["-qp", "--qf", "%{ARCH}"]).arg(rpm))?;
+        assert_eq!(field.trim(), architecture.rust());
+        the_common_image_has(architecture, files)?;
+    }
+    Ok(())
+}
+
+/// Takes the image of an architecture out of the common one, and runs its program.
+fn the_common_image_has(architecture: Architecture, files: &Path) -> Result<()> {
+    let storage = tempfile::tempdir()?;
+    let archive = format!("oci-archive:{}", file(files, &format!("-{VERSION}.oci.tar"))?.display());
+    let wanted = ["from", "--quiet", "--arch", architecture.debian(), &archive];
+    let container = run(buildah(storage.path()).args(wanted))?;
+    let inspected = run(buildah(storage.path()).args(["inspect", container.trim()]))?;
+    let inspected: serde_json::Value = serde_json::from_str(&inspected)?;
+    assert_eq!(inspected["OCIv1"]["architecture"], architecture.debian());
+    let mounted = run(buildah(storage.path()).args(["mount", container.trim()]))?;
+    let program = Path::new(mounted.trim()).join("usr/bin/tap53");
+    let mut command = if architecture.is_native() {
+        Command::new(program)
+    } else {
+        let mut emulator = Command::new(format!("qemu-{}", architecture.rust()));
+        emulator.arg(program);
+        emulator
+    };
+    let version = run(command.arg("--version"));
+    run(buildah(storage.path()).args(["umount", container.trim()]))?;
+    assert!(version?.contains(VERSION));
+    Ok(())
 }
 
 fn the_deb_installs_and_runs(files: &Path) -> Result<()> {
@@ -136,14 +179,17 @@ fn the_rpm_has_the_same_files(files: &Path) -> Result<()> {
     Ok(())
 }
 
+/// A buildah with a storage of its own.
+fn buildah(storage: &Path) -> Command {
+    let mut command = Command::new("buildah");
+    command.args(["--storage-driver", "vfs", "--root"]).arg(storage.join("storage"));
+    command.arg("--runroot").arg(storage.join("run"));
+    command
+}
+
 fn the_image_starts_the_agent(files: &Path) -> Result<()> {
     let storage = tempfile::tempdir()?;
-    let buildah = || {
-        let mut command = Command::new("buildah");
-        command.args(["--storage-driver", "vfs", "--root"]).arg(storage.path().join("storage"));
-        command.arg("--runroot").arg(storage.path().join("run"));
-        command
-    };
+    let buildah = || buildah(storage.path());
     let archive = format!("oci-archive:{}", file(files, ".oci.tar")?.display());
     let container = run(buildah().args(["from", "--quiet", &archive]))?;
     let inspected = run(buildah().args(["inspect", container.trim()]))?;

@@ -17,7 +17,11 @@ pub(super) fn write(workspace: &Workspace, release: &Release, tree: &Tree) -> Re
     let scratch = tempfile::tempdir()?;
     let root = scratch.path().join("root");
     let mut install = as_root("the image has file capabilities")?;
-    install.arg(workspace.root.join("deploy/image.sh")).arg(tree.program()).arg(&root);
+    install
+        .arg(format!("STRIP={}", tree.architecture().tool("strip")))
+        .arg(workspace.root.join("deploy/image.sh"))
+        .arg(tree.program())
+        .arg(&root);
     run(&mut install)?;
     let buildah = || -> Result<Command> {
         let mut command = as_root("the image has file capabilities")?;
@@ -35,7 +39,7 @@ pub(super) fn write(workspace: &Workspace, release: &Release, tree: &Tree) -> Re
     config.args(["config", "--user", "65532:65532", "--env", "PATH=/usr/bin"]);
     config.args(["--entrypoint", r#"["/usr/bin/tap53"]"#]);
     config.args(["--cmd", "run --config /etc/tap53/config/tap53.yaml"]);
-    config.args(["--arch", release.architecture.go]);
+    config.args(["--arch", tree.architecture().debian()]);
     for (label, value) in [
         ("title", "tap53"),
         ("description", "DNS capture agent: eBPF to Avro records in Kafka"),
@@ -52,7 +56,7 @@ pub(super) fn write(workspace: &Workspace, release: &Release, tree: &Tree) -> Re
     run(buildah()?
         .args(["commit", "--quiet", "--format", "oci", "--rm", "--disable-compression=false"])
         .args(["--timestamp", &release.epoch.to_string(), &container, &target]))?;
-    run(release.tar(&release.file("oci.tar"), &layout).args([
+    run(release.tar(&release.file(tree.architecture(), "oci.tar"), &layout).args([
         "blobs",
         "index.json",
         "oci-layout",

@@ -20,7 +20,7 @@ pub(super) fn write(workspace: &Workspace, release: &Release, tree: &Tree) -> Re
             .arg(&release.out)
             .current_dir(&packages)
             .env("ROOT", tree.root())
-            .env("ARCH", release.architecture.go)
+            .env("ARCH", tree.architecture().debian())
             .env("VERSION", &release.version)
             .env("SOURCE_DATE_EPOCH", release.epoch.to_string());
         run(&mut command)?;

@@ -3,19 +3,24 @@
 use std::{fs, process::Command};
 
 use anyhow::{Context as _, Result};
+use tap53_harness::architecture::Architecture;
 
 use super::{Release, tools};
 use crate::workspace::{Workspace, output, run};
 
 /// Writes the bill of materials.
-pub(super) fn write(workspace: &Workspace, release: &Release) -> Result<()> {
+pub(super) fn write(
+    workspace: &Workspace,
+    release: &Release,
+    architecture: Architecture,
+) -> Result<()> {
     let mut cargo = Command::new(tools::cyclonedx(workspace)?);
     // As cargo calls its subcommands. It writes beside the manifest of each crate.
     let name = "dist.cdx";
     cargo
         .args(["cyclonedx", "--manifest-path", "agent/Cargo.toml", "--format", "json"])
         .args(["--spec-version", "1.5", "--override-filename", name, "--quiet"])
-        .args(["--target", &release.architecture.triple()])
+        .args(["--target", &architecture.triple()])
         .env("SOURCE_DATE_EPOCH", release.epoch.to_string())
         .current_dir(&workspace.root);
     run(&mut cargo)?;
@@ -24,7 +29,7 @@ pub(super) fn write(workspace: &Workspace, release: &Release) -> Result<()> {
         fs::read_to_string(&written).with_context(|| format!("read {}", written.display()))?;
     // References to our own crates hold their path. It must not depend on where they were built.
     let bill = bill.replace(&*workspace.root.to_string_lossy(), "/tap53");
-    fs::write(release.common_file("cdx.json"), bill)?;
+    fs::write(release.file(architecture, "cdx.json"), bill)?;
     remove_all(workspace, name)
 }
 

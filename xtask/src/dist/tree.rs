@@ -8,10 +8,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use tap53_harness::architecture::Architecture;
 use tempfile::TempDir;
 
 use super::{GZIP, Release};
-use crate::workspace::{Workspace, output, run};
+use crate::workspace::{Workspace, output, program, run};
 
 /// Scripts that complete commands: the shell, and where its distributions look for them.
 const COMPLETIONS: [(&str, &str); 3] = [
@@ -31,24 +32,33 @@ const COPIES: [(&str, &str); 6] = [
 ];
 
 /// A temporary directory with the files, as they are below `/`.
-pub(super) struct Tree(TempDir);
+pub(super) struct Tree {
+    directory: TempDir,
+    architecture: Architecture,
+}
 
 impl Tree {
     /// Creates the tree around `program`, which is asked for its manual and its completions.
-    pub(super) fn new(workspace: &Workspace, program: &Path) -> Result<Self> {
-        let tree = Self(tempfile::tempdir().context("create a directory")?);
+    pub(super) fn new(
+        workspace: &Workspace,
+        architecture: Architecture,
+        program: &Path,
+    ) -> Result<Self> {
+        let directory = tempfile::tempdir().context("create a directory")?;
+        let tree = Self { directory, architecture };
         let installed = tree.place("usr/bin/tap53")?;
         // Debug information is four fifths of the size; names of functions stay, for backtraces.
-        run(Command::new("strip").args(["--strip-debug", "-o"]).arg(&installed).arg(program))?;
+        let strip = architecture.tool("strip");
+        run(Command::new(strip).args(["--strip-debug", "-o"]).arg(&installed).arg(program))?;
         fs::set_permissions(&installed, fs::Permissions::from_mode(0o755))?;
         // kubectl finds its plugins by their names.
         symlink("tap53", tree.place("usr/bin/kubectl-tap53")?)?;
         for (shell, path) in COMPLETIONS {
-            let script = output(Command::new(&installed).args(["completions", shell]))?;
+            let script = output(tree.run_program()?.args(["completions", shell]))?;
             fs::write(tree.place(path)?, script + "\n")?;
         }
         let manual = tree.place("usr/share/man/man1")?;
-        run(Command::new(&installed).arg("man").arg("--dir").arg(&manual))?;
+        run(tree.run_program()?.arg("man").arg("--dir").arg(&manual))?;
         for page in fs::read_dir(&manual)? {
             run(Command::new("gzip").arg("-9n").arg(page?.path()))?;
         }
@@ -61,7 +71,12 @@ impl Tree {
 
     /// The directory that stands for `/`.
     pub(super) fn root(&self) -> &Path {
-        self.0.path()
+        self.directory.path()
+    }
+
+    /// The architecture of the program.
+    pub(super) const fn architecture(&self) -> Architecture {
+        self.architecture
     }
 
     /// The program.
@@ -69,9 +84,25 @@ impl Tree {
         self.root().join("usr/bin/tap53")
     }
 
+    /// A command that runs the program, by QEMU if it is of another architecture.
+    fn run_program(&self) -> Result<Command> {
+        if self.architecture.is_native() {
+            return Ok(Command::new(self.program()));
+        }
+        let emulator = format!("qemu-{}", self.architecture.rust());
+        let emulator = program(&emulator)
+            .with_context(|| format!("there is no {emulator}: `cargo xtask setup --for dist`"))?;
+        let mut command = Command::new(emulator);
+        command.arg(self.program());
+        Ok(command)
+    }
+
     /// Packs the tree as an archive, for hosts without a package manager.
     pub(super) fn archive(&self, release: &Release) -> Result<()> {
-        run(release.tar(&release.file("tar.gz"), self.root()).args(GZIP).arg("usr"))
+        run(release
+            .tar(&release.file(self.architecture, "tar.gz"), self.root())
+            .args(GZIP)
+            .arg("usr"))
     }
 
     /// Returns a path in the tree, and creates its directory.

@@ -105,6 +105,13 @@ pub(super) const NEEDS: &[Need] = &[
     },
     Need::program(Purpose::Dist, "buildah", &["buildah"], "the container image"),
     Need::program(Purpose::Dist, "setcap", &["libcap2-bin"], "file capabilities"),
+    Need::program(
+        Purpose::Dist,
+        "aarch64-linux-gnu-gcc",
+        &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"],
+        "building for arm64",
+    ),
+    Need::program(Purpose::Dist, "qemu-aarch64", &["qemu-user"], "the manual of an arm64 program"),
     Need::program(Purpose::Demo, "ip", &["iproute2"], "network namespaces"),
     Need::program(Purpose::Demo, "unbound", &["unbound"], "the resolver"),
     Need::program(Purpose::Demo, "dig", &["bind9-dnsutils"], "the client"),
@@ -123,6 +130,7 @@ pub(super) const NEEDS: &[Need] = &[
     Need::program(Purpose::Test, "fstrm_capture", &["fstrm-bin"], "reading a resolver's dnstap"),
     Need::program(Purpose::Test, "tshark", &["tshark"], "the independent dissector"),
     Need::program(Purpose::Test, "qemu-system-x86_64", &["qemu-system-x86"], "older kernels"),
+    Need::program(Purpose::Test, "qemu-system-aarch64", &["qemu-system-arm"], "a kernel of arm64"),
     Need::program(Purpose::Test, "promtool", &["prometheus"], "checking metrics and alerts"),
     // 100 MB to download, and 290 MB of disk.
     Need::program(
