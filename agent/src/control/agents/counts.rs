@@ -163,7 +163,7 @@ fn add_dns(sum: &mut DnsCounts, other: DnsCounts) {
     }
     for (sum, other) in [(&mut sum.workloads, other.workloads), (&mut sum.servers, other.servers)] {
         add_each(sum, other, |one, other| one.name == other.name, add_end);
-        sum.sort_by(|one, other| other.transactions.cmp(&one.transactions));
+        sum.sort_by_key(|it| std::cmp::Reverse(it.transactions));
     }
     add_latency(&mut sum.latency, &other.latency);
 }
