@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
-use tap53_harness::cluster::{CLUSTER_IP, Network, Plan, ProxyMode, Query};
+use tap53_harness::cluster::{CLUSTER_IP, Network, OUTSIDE_IP, Plan, ProxyMode, Query};
 
 #[path = "cluster/life.rs"]
 mod life;
@@ -22,33 +22,75 @@ fn pods_are_named_at_both_ends_of_kube_proxys_translation() -> Result<()> {
     let plan = Plan { proxy: [ProxyMode::Iptables, ProxyMode::Nftables], ..Plan::default() };
     let stage = Stage::start(&network, plan, &[])?;
     // The DNS pod is on node-2.
-    let [far, near] = [Query::new("far", "node-1"), Query::new("near", "node-2")];
-    stage.cluster.query("naming", &[far.clone(), near.clone()])?;
-    let of_far = stage.records_of(std::slice::from_ref(&far), &["node-1", "node-2"])?;
-    let of_near = stage.records_of(std::slice::from_ref(&near), &["node-2"])?;
-    for record in of_far.iter().filter(|record| record["node"] == "node-1").chain(&of_near) {
-        let pod = record["client_pod_name"].as_str().unwrap_or_default();
-        ensure!(pod == "far" || pod == "near", "{record:#}");
-        require_translated(record)?;
-    }
-    for record in of_far.iter().filter(|record| record["node"] == "node-2") {
-        ensure!(is_dns_pod(record), "{record:#}");
-    }
+    let far = [Query::new("far", "node-1")];
+    let near = [Query::new("near", "node-2")];
+    stage.cluster.query("naming", &[&far[..], &near[..]].concat())?;
+    let records = stage.records_of(&far, &[("node-1", 1), ("node-2", 2)])?;
+    let count = far[0].names().len();
+    Seen::at("node-1", &records).require("far", [count, 0, 0])?;
+    Seen::at("node-2", &records).require("far", [0, count, count])?;
+    let records = stage.records_of(&near, &[("node-2", 2)])?;
+    Seen::at("node-2", &records).require("near", [count, 0, count])?;
     first_queries_are_recorded(&stage)
 }
 
-/// A client's query as its node sees it: to the service, answered by the DNS pod.
-fn require_translated(record: &Value) -> Result<()> {
-    ensure!(record["client_attribution"] == "POD", "{record:#}");
-    ensure!(record["server_address"] == CLUSTER_IP.to_string(), "{record:#}");
-    ensure!(record["backend_address"].is_string() && record["nat"] == "DESTINATION", "{record:#}");
-    ensure!(is_dns_pod(record), "{record:#}");
-    Ok(())
+/// Records of a pod's names at a node, by the server.
+#[derive(Default)]
+struct Seen<'r> {
+    /// The service.
+    service: Vec<&'r Value>,
+    /// The DNS pod, behind the service of another node.
+    dns_pod: Vec<&'r Value>,
+    /// The upstream resolver, which the DNS pod queries.
+    upstream: Vec<&'r Value>,
 }
 
-fn is_dns_pod(record: &Value) -> bool {
-    let name = record["server_pod_name"].as_str().unwrap_or_default();
-    record["server_attribution"] == "POD" && name.starts_with("coredns-")
+impl<'r> Seen<'r> {
+    fn at(node: &str, records: &'r [Value]) -> Self {
+        let mut seen = Self::default();
+        for record in records.iter().filter(|record| record["node"] == node) {
+            let server = record["server_address"].as_str().unwrap_or_default();
+            let list = match server {
+                _ if server == CLUSTER_IP.to_string() => &mut seen.service,
+                _ if server == OUTSIDE_IP.to_string() => &mut seen.upstream,
+                _ => &mut seen.dns_pod,
+            };
+            list.push(record);
+        }
+        seen
+    }
+
+    /// Requires numbers of records with each server, and the names of both ends in each.
+    fn require(&self, client: &str, counts: [usize; 3]) -> Result<()> {
+        let Self { service, dns_pod, upstream } = self;
+        let found = [service, dns_pod, upstream].map(Vec::len);
+        ensure!(found == counts, "{client}: {found:?} records, and not {counts:?}: {:#?}", {
+            [service, dns_pod, upstream].map(|list| list.first().copied())
+        });
+        for record in service {
+            ensure!(is_pod(record, "client", client), "{record:#}");
+            ensure!(record["nat"] == "DESTINATION" && is_dns_pod(record, "server"), "{record:#}");
+        }
+        for record in dns_pod {
+            // With the chart's scope, a node knows its own clients.
+            ensure!(record["client_attribution"] == "UNKNOWN", "{record:#}");
+            ensure!(record["nat"] == "NONE" && is_dns_pod(record, "server"), "{record:#}");
+        }
+        for record in upstream {
+            ensure!(record["nat"] == "NONE" && is_dns_pod(record, "client"), "{record:#}");
+        }
+        Ok(())
+    }
+}
+
+fn is_dns_pod(record: &Value, end: &str) -> bool {
+    is_pod(record, end, "coredns-")
+}
+
+/// True if an end of a record is a pod whose name begins so.
+fn is_pod(record: &Value, end: &str, name: &str) -> bool {
+    let pod = record[format!("{end}_pod_name")].as_str().unwrap_or_default();
+    record[format!("{end}_attribution")] == "POD" && pod.starts_with(name)
 }
 
 /// Pods query in the first millisecond of their first process.
@@ -60,10 +102,13 @@ fn first_queries_are_recorded(stage: &Stage<'_>) -> Result<()> {
     let queries: Vec<Query> = (0..BURST).map(new).collect();
     stage.cluster.query("burst", &queries)?;
     for query in &queries {
-        let records = stage.records_of(std::slice::from_ref(query), &[query.node])?;
-        for record in records.iter().filter(|record| record["node"] == query.node) {
+        let records = stage.records_of(std::slice::from_ref(query), &[(query.node, 1)])?;
+        let of_pod = records.iter().filter(|record| is_pod(record, "client", &query.pod));
+        for record in of_pod.clone() {
             ensure!(record["outcome"] == "MATCHED", "{record:#}");
         }
+        let count = of_pod.count();
+        ensure!(count == query.names().len(), "{} has {count} records: {records:#?}", query.pod);
     }
     Ok(())
 }

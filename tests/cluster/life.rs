@@ -57,7 +57,7 @@ fn a_deleted_pod_leaves_its_spool_to_the_next(stage: &mut Stage<'_>) -> Result<(
     wait_for_rollout(stage)?;
     ensure!(stage.cluster.agent_on("node-2")? != pod, "the pod is still there");
     stage.kafka.restart()?;
-    stage.records_of(&query, &["node-2"]).context("of a pod that was deleted")?;
+    stage.records_of(&query, &[("node-2", 1)]).context("of a pod that was deleted")?;
     Ok(())
 }
 
@@ -74,7 +74,7 @@ fn a_killed_agent_starts_again(stage: &Stage<'_>) -> Result<()> {
     }
     let query = [Query::new("restarted", "node-2")];
     stage.cluster.query("restarted", &query)?;
-    stage.records_of(&query, &["node-2"])?;
+    stage.records_of(&query, &[("node-2", 1)])?;
     Ok(())
 }
 
@@ -93,8 +93,8 @@ fn an_annotation_switches_capture(stage: &Stage<'_>) -> Result<()> {
     let heard = [Query::new("heard", "node-1")];
     stage.cluster.query("heard", &heard)?;
     // An agent's records are in their order.
-    stage.records_of(&heard, &["node-1"])?;
-    let records = stage.records_of(&muted, &["node-2"])?;
+    stage.records_of(&heard, &[("node-1", 1)])?;
+    let records = stage.records_of(&muted, &[("node-2", 1)])?;
     ensure!(records.iter().all(|record| record["node"] == "node-2"), "{records:#?}");
     Ok(())
 }
@@ -107,7 +107,7 @@ fn a_changed_config_map_is_reloaded(stage: &Stage<'_>) -> Result<()> {
     let queries = [Query::new("left-out", "node-1"), Query::new("taken", "node-1")];
     stage.cluster.query("filtered-1", &queries[..1])?;
     stage.cluster.query("filtered-2", &queries[1..])?;
-    let records = stage.records_of(&queries[1..], &["node-1"])?;
+    let records = stage.records_of(&queries[1..], &[("node-1", 1)])?;
     ensure!(!records.is_empty(), "no record");
     let all = stage.records()?;
     let is_left_out = |name: &str| name.ends_with(".left-out.pods.test");
@@ -156,7 +156,7 @@ fn missed_during(stage: &Stage<'_>, name: &str, arguments: &[&str]) -> Result<us
     stage.cluster.wait_for_queries(name)?;
     let last = Query::new(&format!("{name}-end"), "node-2");
     stage.cluster.query(&last.pod, std::slice::from_ref(&last))?;
-    stage.records_of(std::slice::from_ref(&last), &["node-2"])?;
+    stage.records_of(std::slice::from_ref(&last), &[("node-2", 1)])?;
     let records = stage.records()?;
     let of_node = records.iter().filter(|record| record["node"] == "node-2");
     let recorded: HashSet<&str> = of_node.filter_map(|record| record["qname"].as_str()).collect();

@@ -22,7 +22,7 @@ fn caches_on_nodes_and_queries_in_vxlan_are_named() -> Result<()> {
 fn answers_of_the_cache_are_named(stage: &Stage<'_>) -> Result<()> {
     let query = [Query::new("cached", "node-1")];
     stage.cluster.query("cached", &query)?;
-    let records = stage.records_of(&query, &["node-1"])?;
+    let records = stage.records_of(&query, &[("node-1", 1)])?;
     let mut count = 0;
     for record in records.iter().filter(|record| record["client_pod_name"] == "cached") {
         ensure!(record["server_address"] == NODE_CACHE_IP.to_string(), "{record:#}");
@@ -38,7 +38,7 @@ fn answers_of_the_cache_are_named(stage: &Stage<'_>) -> Result<()> {
 fn queries_of_the_cache_in_vxlan_are_named(stage: &Stage<'_>) -> Result<()> {
     let query = [Query { zone: CLUSTER_ZONE.to_owned(), ..Query::new("inside", "node-1") }];
     stage.cluster.query("inside", &query)?;
-    let records = stage.records_of(&query, &["node-1", "node-2"])?;
+    let records = stage.records_of(&query, &[("node-1", 1), ("node-2", 1)])?;
     for record in records.iter().filter(|record| record["node"] == "node-2") {
         let server = record["server_pod_name"].as_str().unwrap_or_default();
         ensure!(server.starts_with("coredns-") && record["transport"] == "TCP", "{record:#}");

@@ -65,20 +65,24 @@ impl<'a> Stage<'a> {
         fastavro::read_single_objects(&schema(), values)
     }
 
-    /// Waits until each name of these pods has a record of each of `nodes`, and returns all records of these
-    /// names.
-    pub(crate) fn records_of(&self, queries: &[Query], nodes: &[&str]) -> Result<Vec<Value>> {
+    /// Waits until the nodes have so many records for each name of these pods, and returns all records of
+    /// these names.
+    pub(crate) fn records_of(
+        &self,
+        queries: &[Query],
+        nodes: &[(&str, usize)],
+    ) -> Result<Vec<Value>> {
         let names: Vec<String> = queries.iter().flat_map(Query::names).collect();
         let mut found = Vec::new();
         let complete = wait::until_every(Duration::from_millis(500), "records", DEADLINE, || {
             found = self.records()?;
             found.retain(|record| names.iter().any(|name| record["qname"] == name.as_str()));
-            let is_there = |name: &String, node: &str| {
-                found
-                    .iter()
-                    .any(|record| record["qname"] == name.as_str() && record["node"] == node)
+            let has = |name: &String, node: &str, count: usize| {
+                let of_node = found.iter().filter(|record| record["node"] == node);
+                of_node.filter(|record| record["qname"] == name.as_str()).count() >= count
             };
-            let all = names.iter().all(|name| nodes.iter().all(|node| is_there(name, node)));
+            let all =
+                nodes.iter().all(|(node, count)| names.iter().all(|name| has(name, node, *count)));
             Ok(all.then_some(()))
         });
         complete.with_context(|| {
