@@ -28,6 +28,7 @@ pub mod cache;
 pub mod captures;
 pub mod cgroups;
 pub mod client;
+pub mod cluster;
 pub mod completeness;
 pub mod container;
 pub mod cross;

@@ -166,7 +166,7 @@ pub struct PacketCounts {
 }
 
 /// Removes what processes that no longer exist have left.
-fn sweep() {
+pub(crate) fn sweep() {
     for entry in fs::read_dir(NETNS_DIRECTORY).into_iter().flatten().flatten() {
         let name = entry.file_name();
         if scratch::is_stale(&name) {

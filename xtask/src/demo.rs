@@ -26,6 +26,7 @@ use crate::{
     setup::{self, Purpose},
     workspace::{Workspace, as_root},
 };
+pub(crate) use stage::interrupt_on_signals;
 use terminal::section;
 
 /// Arguments of `demo`.

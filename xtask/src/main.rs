@@ -2,6 +2,7 @@
 
 mod bench;
 mod build_ebpf;
+mod cluster;
 mod demo;
 mod dist;
 mod docs;
@@ -51,6 +52,8 @@ enum Task {
     },
     /// Run tap53 with a resolver and a client in network namespaces, and show records and the ledger
     Demo(demo::Arguments),
+    /// Run tap53 in a Kubernetes cluster of two nodes on this machine; needs root
+    Cluster(cluster::Arguments),
     /// Make what tap53 is installed from: packages, an image, the chart and a bill of materials; needs root
     Dist(dist::Arguments),
     /// Build the manual into target/book/html; fails on warnings and dead links
@@ -83,6 +86,7 @@ fn main() -> ExitCode {
         Task::Setup(arguments) => setup::run(&workspace, &arguments),
         Task::BuildEbpf => build_ebpf::run(&workspace).map(drop),
         Task::Demo(arguments) => demo::run(&workspace, &arguments),
+        Task::Cluster(arguments) => cluster::run(&workspace, &arguments),
         Task::Dist(arguments) => dist::run(&workspace, &arguments),
         Task::Docs => docs::run(&workspace),
         Task::Manifests => manifests::run(),

@@ -15,6 +15,7 @@
 mod account;
 mod audit;
 mod chart;
+mod nodes;
 mod programs;
 
 use std::{
@@ -44,7 +45,8 @@ pub use chart::{
     RELEASE, chart, copied_files, helm, manifests, render, render_defaults, render_test,
     render_with_warnings, rendered_manifests,
 };
-pub use programs::{Programs, are_built, go, programs};
+pub use nodes::User;
+pub use programs::{Programs, are_built, go, node_programs, programs};
 
 /// Four seconds on a machine with nothing else to do.
 const START_DEADLINE: Duration = Duration::from_secs(90);
@@ -81,14 +83,29 @@ impl<'a> KubeApi<'a> {
     /// # Errors
     /// See [`start`](Self::start).
     pub fn start_with(namespace: Option<&'a Namespace>, arguments: &[&str]) -> Result<Self> {
+        let [server, etcd, peer] = free_addresses(namespace)?;
+        Self::launch(namespace, [server, etcd, peer], &[], |directory| {
+            let mut all = arguments_of(directory, server, etcd);
+            all.extend(alone(directory));
+            all.extend(arguments.iter().map(|&argument| argument.to_owned()));
+            all
+        })
+    }
+
+    /// Starts etcd and the server, at the addresses of the server, and of etcd for clients and for others
+    /// of its kind.
+    fn launch(
+        namespace: Option<&'a Namespace>,
+        [server, client, peer]: [SocketAddr; 3],
+        users: &[User],
+        arguments: impl FnOnce(&Path) -> Vec<String>,
+    ) -> Result<Self> {
         let programs = programs()?;
         let directory = scratch::directory("kube")?;
-        let [server, client, peer] = free_addresses(namespace)?;
         let etcd =
             start_etcd(command_in(namespace, programs.path("etcd")), &directory, client, peer)?;
-        prepare(directory.path(), server)?;
-        let mut all = arguments_of(directory.path(), server, client);
-        all.extend(arguments.iter().map(|&argument| argument.to_owned()));
+        prepare(directory.path(), server, users)?;
+        let all = arguments(directory.path());
         let mut api = Self {
             namespace,
             programs,
@@ -269,12 +286,16 @@ fn start_etcd(
 }
 
 /// Writes the files that the API server is started with.
-fn prepare(directory: &Path, address: SocketAddr) -> Result<()> {
+fn prepare(directory: &Path, address: SocketAddr, users: &[User]) -> Result<()> {
     for name in ["certificates", "accounts"] {
         fs::create_dir(directory.join(name)).with_context(|| format!("make {name}"))?;
     }
     let token = random_token()?;
-    fs::write(directory.join("tokens.csv"), format!("{token},admin,admin,\"system:masters\"\n"))?;
+    let mut tokens = format!("{token},admin,admin,\"system:masters\"\n");
+    for user in users {
+        tokens.push_str(&user.prepare(directory, &url(address))?);
+    }
+    fs::write(directory.join("tokens.csv"), tokens)?;
     fs::write(directory.join("audit-policy.yaml"), AUDIT_POLICY)?;
     account::make_signing_key(directory)?;
     let user = format!("{{token: {token}}}");
@@ -285,24 +306,33 @@ fn prepare(directory: &Path, address: SocketAddr) -> Result<()> {
     Ok(())
 }
 
+/// Arguments of every API server.
 fn arguments_of(directory: &Path, server: SocketAddr, etcd: SocketAddr) -> Vec<String> {
     let file = |name: &str| directory.join(name).display().to_string();
     let key = file(account::SIGNING_KEY);
+    let ip = server.ip();
     vec![
         format!("--etcd-servers=http://{etcd}"),
-        "--bind-address=127.0.0.1".to_owned(),
-        "--advertise-address=127.0.0.1".to_owned(),
-        // It would publish that address, which no object may hold.
-        "--endpoint-reconciler-type=none".to_owned(),
+        format!("--bind-address={ip}"),
+        format!("--advertise-address={ip}"),
         format!("--secure-port={}", server.port()),
         format!("--cert-dir={}", file("certificates")),
         format!("--token-auth-file={}", file("tokens.csv")),
-        "--authorization-mode=RBAC".to_owned(),
-        "--disable-admission-plugins=ServiceAccount".to_owned(),
         format!("--service-account-issuer={}", account::ISSUER),
         format!("--service-account-key-file={key}"),
         format!("--service-account-signing-key-file={key}"),
         "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
+    ]
+}
+
+/// Arguments of an API server without nodes and controllers, on a loopback.
+fn alone(directory: &Path) -> Vec<String> {
+    let file = |name: &str| directory.join(name).display().to_string();
+    vec![
+        // It would publish its address, which no object may hold.
+        "--endpoint-reconciler-type=none".to_owned(),
+        "--authorization-mode=RBAC".to_owned(),
+        "--disable-admission-plugins=ServiceAccount".to_owned(),
         format!("--audit-policy-file={}", file("audit-policy.yaml")),
         // An answered request is in the file.
         "--audit-log-mode=blocking-strict".to_owned(),

@@ -1,4 +1,5 @@
-//! etcd, kube-apiserver, kubectl and helm, built once from their Go modules.
+//! etcd, kube-apiserver, kubectl and helm, and the programs of a cluster with nodes, built once from their
+//! Go modules.
 //!
 //! `programs/go.mod` names the versions of everything that goes in, `programs/go.sum` the checksums.
 //! Kubernetes is no module to depend on as it is: its go.mod takes its parts from folders beside it.
@@ -38,26 +39,41 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Path of `name`: etcd, kube-apiserver, kubectl or helm.
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    /// Path of the program `name`.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
 }
 
-/// The programs; built now if they are not in the cache yet, which takes minutes.
+/// The programs of a cluster with nodes, beside kube-apiserver.
+const OF_NODES: [&str; 4] = ["kube-controller-manager", "kube-proxy", "kube-scheduler", "kubelet"];
+
+/// etcd, kube-apiserver, kubectl and helm; built now if they are not in the cache yet, which takes minutes.
 ///
 /// # Errors
 /// When there is no Go new enough, or it cannot build them.
 pub fn programs() -> Result<Programs> {
-    let name = cache_name()?;
+    built(&cache_name()?, build)
+}
+
+/// kubelet, kube-proxy, kube-scheduler and kube-controller-manager; built now if they are not in the cache
+/// yet, which takes minutes.
+///
+/// # Errors
+/// See [`programs`].
+pub fn node_programs() -> Result<Programs> {
+    built(&node_cache_name()?, build_for_nodes)
+}
+
+fn built(name: &str, build: fn(&Path) -> Result<()>) -> Result<Programs> {
     let cache = cache::directory()?;
-    if !cache.join(&name).is_dir() {
+    if !cache.join(name).is_dir() {
         fs::create_dir_all(&cache).with_context(|| format!("create {}", cache.display()))?;
         // Several test programs may come here at once; two builds would take twice as long as one.
         let lock = cache.join(format!(".{name}.lock"));
         let lock = File::create(&lock).with_context(|| format!("create {}", lock.display()))?;
-        lock.lock().context("wait for another process that builds the API server")?;
-        let directory = cache::filled(&name, build)?;
+        lock.lock().context("wait for another process that builds the same programs")?;
+        let directory = cache::filled(name, build)?;
         return Ok(Programs { directory });
     }
     Ok(Programs { directory: cache.join(name) })
@@ -68,7 +84,8 @@ pub fn programs() -> Result<Programs> {
 /// # Errors
 /// Without a cache directory.
 pub fn are_built() -> Result<bool> {
-    Ok(cache::directory()?.join(cache_name()?).is_dir())
+    let cache = cache::directory()?;
+    Ok(cache.join(cache_name()?).is_dir() && cache.join(node_cache_name()?).is_dir())
 }
 
 /// Go from which on it fetches a newer one by itself, as a module with a checksum.
@@ -195,6 +212,11 @@ fn cache_name() -> Result<String> {
     ))
 }
 
+/// Apart, so that tests that need an API server only do not wait for these.
+fn node_cache_name() -> Result<String> {
+    Ok(format!("kubernetes-nodes-{}", version(KUBERNETES)?))
+}
+
 /// The version of `module` in our go.mod, as `v1.2.3`.
 fn version(module: &str) -> Result<&'static str> {
     GO_MOD
@@ -205,40 +227,57 @@ fn version(module: &str) -> Result<&'static str> {
 }
 
 fn build(target: &Path) -> Result<()> {
-    let go = go()?;
-    let started = Instant::now();
     eprintln!(
-        "building kube-apiserver, kubectl {}, etcd {} and helm {} with {} (ten minutes on two \
-         cores, once)",
+        "building kube-apiserver, kubectl {}, etcd {} and helm {} (ten minutes on two cores, once)",
         version(KUBERNETES)?,
         version(ETCD)?,
         version(HELM)?,
-        go.program.display()
     );
+    build_all(
+        target,
+        &[
+            ("kube-apiserver", of_kubernetes("kube-apiserver")),
+            ("kubectl", of_kubernetes("kubectl")),
+            ("helm", format!("{HELM}/cmd/helm")),
+            ("etcd", ETCD.to_owned()),
+        ],
+    )
+}
+
+fn build_for_nodes(target: &Path) -> Result<()> {
+    eprintln!("building kubelet and others {} (three minutes, once)", version(KUBERNETES)?);
+    build_all(target, &OF_NODES.map(|program| (program, of_kubernetes(program))))
+}
+
+fn of_kubernetes(program: &str) -> String {
+    format!("{KUBERNETES}/cmd/{program}")
+}
+
+/// Builds programs, each from the package beside its name.
+fn build_all(target: &Path, packages: &[(&str, String)]) -> Result<()> {
+    let go = go()?;
+    let started = Instant::now();
+    let flags = linker_flags()?;
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("harness/kube/programs");
+    for (program, package) in packages {
+        go.build(&sources, package, &target.join(program), &flags)?;
+    }
+    eprintln!("built with {} in {} s", go.program.display(), started.elapsed().as_secs());
+    Ok(())
+}
+
+/// What Kubernetes' own build writes there. Without it the server calls itself v0.0.0, and clients that look
+/// at the version refuse it.
+fn linker_flags() -> Result<String> {
     let kubernetes = version(KUBERNETES)?;
     let (major, minor) = major_minor(kubernetes.trim_start_matches('v'))
         .with_context(|| format!("{kubernetes} is not a version of Kubernetes"))?;
-    // What Kubernetes' own build writes there. Without it the server calls itself v0.0.0, and
-    // clients that look at the version refuse it.
     let stamp = "k8s.io/component-base/version";
-    let flags = format!(
+    Ok(format!(
         "-s -w -X {stamp}.gitVersion={kubernetes} -X {stamp}.gitMajor={major} \
          -X {stamp}.gitMinor={minor} -X {HELM}/internal/version.version={}",
         version(HELM)?
-    );
-    let of_kubernetes = |program: &str| format!("{KUBERNETES}/cmd/{program}");
-    let packages = [
-        ("kube-apiserver", of_kubernetes("kube-apiserver")),
-        ("kubectl", of_kubernetes("kubectl")),
-        ("helm", format!("{HELM}/cmd/helm")),
-        ("etcd", ETCD.to_owned()),
-    ];
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("harness/kube/programs");
-    for (program, package) in packages {
-        go.build(&sources, &package, &target.join(program), &flags)?;
-    }
-    eprintln!("built in {} s", started.elapsed().as_secs());
-    Ok(())
+    ))
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use crate::{cache, kube::go, namespace::Namespace, process::Process, scratch};
 
 const GO_MOD: &str = include_str!("programs/go.mod");
 const MAIN: &str = include_str!("programs/coredns/main.go");
+const CLUSTER_MAIN: &str = include_str!("programs/cluster/main.go");
 const MODULE: &str = "github.com/coredns/coredns ";
 const START_DEADLINE: Duration = Duration::from_secs(20);
 /// Logged once its sockets are bound.
@@ -29,7 +30,20 @@ const READY: &str = "CoreDNS-";
 /// # Errors
 /// When there is no Go new enough, a module cannot be fetched, or it does not compile.
 pub fn program() -> Result<PathBuf> {
-    let name = cache_name()?;
+    built("coredns", "./coredns", MAIN)
+}
+
+/// The program of a cluster with an API server, with the plugin `kubernetes`; built now if it is not in the
+/// cache yet, which takes a minute.
+///
+/// # Errors
+/// See [`program`].
+pub fn cluster_program() -> Result<PathBuf> {
+    built("coredns-cluster", "./cluster", CLUSTER_MAIN)
+}
+
+fn built(name: &str, package: &str, main: &str) -> Result<PathBuf> {
+    let name = cache_name(name, main)?;
     let cache = cache::directory()?;
     fs::create_dir_all(&cache).with_context(|| format!("create {}", cache.display()))?;
     // Several tests may come here at once; two builds would take twice as long as one.
@@ -37,23 +51,26 @@ pub fn program() -> Result<PathBuf> {
     lock.lock().context("wait for another process that builds CoreDNS")?;
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("harness/laboratory/programs");
     let directory = cache::filled(&name, |target| {
-        go()?.build(&sources, "./coredns", &target.join("coredns"), "-s -w")
+        go()?.build(&sources, package, &target.join("coredns"), "-s -w")
     })?;
     Ok(directory.join("coredns"))
 }
 
-/// True if [`program`] has nothing to build.
+/// True if [`program`] and [`cluster_program`] have nothing to build.
 ///
 /// # Errors
 /// Without a cache directory.
 pub fn is_built() -> Result<bool> {
-    Ok(cache::directory()?.join(cache_name()?).is_dir())
+    let cache = cache::directory()?;
+    let [plain, cluster] =
+        [cache_name("coredns", MAIN)?, cache_name("coredns-cluster", CLUSTER_MAIN)?];
+    Ok(cache.join(plain).is_dir() && cache.join(cluster).is_dir())
 }
 
 /// Ends with the number of plugins: more of them are another program.
-fn cache_name() -> Result<String> {
-    let plugins = MAIN.lines().filter(|line| line.contains("/plugin/")).count();
-    Ok(format!("coredns-{}-{plugins}", version()?))
+fn cache_name(name: &str, main: &str) -> Result<String> {
+    let plugins = main.lines().filter(|line| line.contains("/plugin/")).count();
+    Ok(format!("{name}-{}-{plugins}", version()?))
 }
 
 fn version() -> Result<&'static str> {

@@ -36,12 +36,13 @@ use anyhow::{Context, Result};
 use tempfile::TempDir;
 
 use coredns::CoreDns;
-pub use coredns::{is_built, program};
+pub use coredns::{cluster_program, is_built, program};
 pub use flood::Flood;
 pub use load::{Asked, Load, SHARED_EVERY, ask_until_followed};
 pub use logs::{Served, queries_in};
 pub use lookup::{Library, Resolver};
 pub use network::{Node, Pod, paired};
+pub(crate) use network::{attach_host, create as create_network};
 pub use pairs::{Asked as PairAsked, Pairs};
 pub use recording::{Recorded, Recording};
 pub use sql::{Tables, VIEWS, views_path};
@@ -136,7 +137,7 @@ impl Laboratory {
         let program = program()?;
         let directory = scratch::directory("laboratory")?;
         let network = network::create()?;
-        let upstream_space = network::attach_host(&network, "upstream", UPSTREAM_IP)?;
+        let upstream_space = attach_host(&network, "upstream", UPSTREAM_IP)?;
         let mut nodes = [Node::create(&network, 0)?, Node::create(&network, 1)?];
         let mut pods = [Vec::new(), Vec::new()];
         for ((node, pods), count) in nodes.iter_mut().zip(&mut pods).zip(plan.pods) {

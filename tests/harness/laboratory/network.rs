@@ -51,7 +51,7 @@ pub struct Pod {
 }
 
 /// The network between the nodes: a bridge in a namespace of its own.
-pub(super) fn create() -> Result<Namespace> {
+pub(crate) fn create() -> Result<Namespace> {
     let network = Namespace::new()?;
     network.ip(&["link", "add", BRIDGE, "type", "bridge"])?;
     add_addresses(&network, BRIDGE, NETWORK_IP, [24, 64])?;
@@ -60,7 +60,7 @@ pub(super) fn create() -> Result<Namespace> {
 }
 
 /// A host with `address` on the network; `port` is the bridge's port.
-pub(super) fn attach_host(network: &Namespace, port: &str, address: Ipv4Addr) -> Result<Namespace> {
+pub(crate) fn attach_host(network: &Namespace, port: &str, address: Ipv4Addr) -> Result<Namespace> {
     let host = Namespace::new()?;
     join_by_veth(network, port, &host, INTERFACE)?;
     network.ip(&["link", "set", port, "master", BRIDGE, "up"])?;

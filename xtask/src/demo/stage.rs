@@ -316,7 +316,7 @@ fn show(agent: &Process, table: &mut Table, shown: usize, deadline: Duration) ->
 }
 
 /// Makes every wait fail after SIGINT, SIGTERM or SIGHUP, so that the guards of all parts are dropped.
-fn interrupt_on_signals() -> Result<()> {
+pub(crate) fn interrupt_on_signals() -> Result<()> {
     extern "C" fn interrupt(_signal: libc::c_int) {
         wait::interrupt();
     }

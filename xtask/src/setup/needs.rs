@@ -125,6 +125,8 @@ pub(super) const NEEDS: &[Need] = &[
         packages: &["python3", "python3-venv"],
     },
     Need::program(Purpose::Test, "dnsperf", &["dnsperf"], "load"),
+    Need::program(Purpose::Test, "iptables", &["iptables"], "kube-proxy"),
+    Need::program(Purpose::Test, "nsenter", &["util-linux"], "the nodes of a cluster"),
     Need::program(Purpose::Test, "nft", &["nftables"], "the rules of a cluster's node"),
     Need::program(Purpose::Test, "tcpreplay", &["tcpreplay"], "load without a resolver"),
     Need::program(Purpose::Test, "fstrm_capture", &["fstrm-bin"], "reading a resolver's dnstap"),
