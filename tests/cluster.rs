@@ -97,7 +97,10 @@ fn is_pod(record: &Value, end: &str, name: &str) -> bool {
 fn first_queries_are_recorded(stage: &Stage<'_>) -> Result<()> {
     let new = |number: usize| Query {
         count: 3,
-        ..Query::new(&format!("new-{number}"), if number % 2 == 0 { "node-1" } else { "node-2" })
+        ..Query::new(
+            &format!("new-{number}"),
+            if number.is_multiple_of(2) { "node-1" } else { "node-2" },
+        )
     };
     let queries: Vec<Query> = (0..BURST).map(new).collect();
     stage.cluster.query("burst", &queries)?;

@@ -1,7 +1,7 @@
 //! A node: its namespaces, and the programs in them.
 
 use std::{
-    fs, io,
+    fs,
     net::Ipv4Addr,
     path::{Path, PathBuf},
     process::Command,
@@ -196,13 +196,14 @@ impl<'a> Node<'a> {
     }
 }
 
-fn prepare_files(directory: &Path, number: usize, programs: &Programs) -> io::Result<()> {
+fn prepare_files(directory: &Path, number: usize, programs: &Programs) -> Result<()> {
     for name in DIRECTORIES {
         fs::create_dir_all(directory.join(name))?;
     }
-    fs::write(directory.join("containerd.toml"), runtime::containerd(programs))?;
+    fs::write(directory.join("containerd.toml"), runtime::containerd(programs, directory)?)?;
     let network = directory.join("lib").join(runtime::NETWORK_FILE);
-    fs::write(network, runtime::pods_network(number))
+    fs::write(network, runtime::pods_network(number))?;
+    Ok(())
 }
 
 fn start_containerd(space: &Space, directory: &Path, programs: &Programs) -> Result<Process> {

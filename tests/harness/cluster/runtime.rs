@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use anyhow::Result;
+use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, statfs};
 use serde_json::json;
 
 use super::{images, network::pod_range, programs::Programs};
@@ -12,11 +14,14 @@ pub(super) const SOCKET: &str = "/run/containerd/containerd.sock";
 /// Of pods' interfaces; the overlay takes 50 bytes.
 const MTU: u32 = 1450;
 
-/// The configuration of containerd.
-pub(super) fn containerd(programs: &Programs) -> String {
+/// The configuration of containerd, whose files are below `directory`.
+pub(super) fn containerd(programs: &Programs, directory: &Path) -> Result<String> {
     let (runc, cni) = (programs.runc(), programs.cni());
+    // The kernel stacks no overlay on one, as containers have for their temporary files.
+    let on_overlay = statfs(directory)?.filesystem_type() == OVERLAYFS_SUPER_MAGIC;
+    let snapshotter = if on_overlay { "native" } else { "overlayfs" };
     let cri = "plugins.\"io.containerd.grpc.v1.cri\"";
-    format!(
+    Ok(format!(
         r#"version = 2
 root = "/var/lib/containerd"
 state = "/run/containerd"
@@ -31,7 +36,7 @@ restrict_oom_score_adj = true
 disable_apparmor = true
 
 [{cri}.containerd]
-snapshotter = "overlayfs"
+snapshotter = "{snapshotter}"
 
 [{cri}.containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
@@ -47,7 +52,7 @@ conf_dir = "{NETWORKS}"
         pause = images::PAUSE,
         runc = runc.display(),
         cni = cni.display(),
-    )
+    ))
 }
 
 /// Path of the pods' network's configuration, below the node's directory for `/var/lib`.
