@@ -17,6 +17,7 @@ use stage::Stage;
 const BURST: usize = 10;
 
 #[test]
+#[ignore = "takes minutes: `cargo xtask cluster test`"]
 fn pods_are_named_at_both_ends_of_kube_proxys_translation() -> Result<()> {
     let network = Network::new()?;
     let plan = Plan { proxy: [ProxyMode::Iptables, ProxyMode::Nftables], ..Plan::default() };

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
-use tap53_harness::{cluster, kube, laboratory, lake, opentelemetry, postgres, python, spark};
+use tap53_harness::{kube, laboratory, lake, opentelemetry, postgres, python, spark};
 
 use crate::{
     build_ebpf::{Toolchain, linker},
@@ -98,7 +98,6 @@ pub(crate) fn install_missing(workspace: &Workspace, purpose: Purpose) -> Result
     }
     let needs_kube = purpose >= Purpose::Test && !kube::are_built()?;
     let needs_coredns = purpose >= Purpose::Test && !laboratory::is_built()?;
-    let needs_cluster = purpose >= Purpose::Test && !cluster::are_ready()?;
     let needs_collector = purpose >= Purpose::Test && !opentelemetry::is_built()?;
     let needs_nfpm = purpose.includes(Purpose::Dist) && !dist::is_nfpm_built()?;
     let needs_go = needs_kube || needs_coredns || needs_collector || needs_nfpm;
@@ -136,16 +135,10 @@ pub(crate) fn install_missing(workspace: &Workspace, purpose: Purpose) -> Result
     if needs_kube {
         // Prints what it builds, or reports that apt's Go is too old.
         kube::programs()?;
-        kube::node_programs()?;
     }
     if needs_coredns {
-        println!("setup: building CoreDNS into {} (a minute)", workspace.cache.display());
+        println!("setup: building CoreDNS into {} (half a minute)", workspace.cache.display());
         laboratory::program()?;
-        laboratory::cluster_program()?;
-    }
-    if needs_cluster {
-        println!("setup: fetching a container runtime into {}", workspace.cache.display());
-        cluster::prepare()?;
     }
     if needs_collector {
         let cache = workspace.cache.display();
@@ -160,7 +153,6 @@ pub(crate) fn install_missing(workspace: &Workspace, purpose: Purpose) -> Result
         needs_spark,
         needs_kube,
         needs_coredns,
-        needs_cluster,
         needs_collector,
     ];
     Ok(missing.len() + built.map(usize::from).iter().sum::<usize>())

@@ -118,7 +118,6 @@ pub(crate) fn prepare_parts(workspace: &Workspace) -> Result<()> {
     tap53_harness::spark::Spark::get()?;
     tap53_harness::spark::iceberg()?;
     tap53_harness::kube::programs()?;
-    tap53_harness::cluster::prepare()?;
     tap53_harness::laboratory::program()?;
     step("gateway and collector");
     tap53_harness::system::Programs::build()?;

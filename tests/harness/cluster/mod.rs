@@ -51,7 +51,7 @@ pub use images::IMAGE;
 pub use network::{Network, OUTSIDE_IP};
 pub use node::Node;
 pub use pods::{Query, ZONE};
-pub use programs::{are_ready, prepare};
+pub use programs::prepare;
 
 const DEADLINE: Duration = Duration::from_secs(120);
 /// Of one kubectl, which ends a bit later by itself.

@@ -67,15 +67,6 @@ pub fn prepare() -> Result<()> {
     Programs::get().map(drop)
 }
 
-/// True if [`prepare`] has nothing to do beside what builds Kubernetes and CoreDNS.
-///
-/// # Errors
-/// Without a cache directory.
-pub fn are_ready() -> Result<bool> {
-    let cache = cache::directory()?;
-    Ok([RUNTIME_CACHE, POD_CACHE].iter().all(|name| cache.join(name).is_dir()))
-}
-
 fn fetch_runtime(target: &Path) -> Result<()> {
     for package in PACKAGES {
         debian::unpack(package, target).with_context(|| format!("fetch package {package}"))?;

@@ -84,8 +84,7 @@ fn built(name: &str, build: fn(&Path) -> Result<()>) -> Result<Programs> {
 /// # Errors
 /// Without a cache directory.
 pub fn are_built() -> Result<bool> {
-    let cache = cache::directory()?;
-    Ok(cache.join(cache_name()?).is_dir() && cache.join(node_cache_name()?).is_dir())
+    Ok(cache::directory()?.join(cache_name()?).is_dir())
 }
 
 /// Go from which on it fetches a newer one by itself, as a module with a checksum.

@@ -56,15 +56,12 @@ fn built(name: &str, package: &str, main: &str) -> Result<PathBuf> {
     Ok(directory.join("coredns"))
 }
 
-/// True if [`program`] and [`cluster_program`] have nothing to build.
+/// True if [`program`] has nothing to build.
 ///
 /// # Errors
 /// Without a cache directory.
 pub fn is_built() -> Result<bool> {
-    let cache = cache::directory()?;
-    let [plain, cluster] =
-        [cache_name("coredns", MAIN)?, cache_name("coredns-cluster", CLUSTER_MAIN)?];
-    Ok(cache.join(plain).is_dir() && cache.join(cluster).is_dir())
+    Ok(cache::directory()?.join(cache_name("coredns", MAIN)?).is_dir())
 }
 
 /// Ends with the number of plugins: more of them are another program.
