@@ -342,7 +342,8 @@ fn packets_beyond_the_snap_length_are_cut_and_marked() -> Result<()> {
         }
         captured_bytes += u64::from(captured);
         truncated_packets += u64::from(captured < length);
-        for (direction, programs_of) in [(Direction::Ingress, 3), (Direction::Egress, 1)] {
+        for direction in Direction::ALL {
+            let programs_of = Program::count(direction);
             let counters = programs.counters(direction)?;
             assert_eq!(counters.get(Counter::Truncated), programs_of * truncated_packets);
             assert_eq!(counters.get(Counter::BytesCaptured), programs_of * captured_bytes);
@@ -418,7 +419,8 @@ fn an_interface_without_settings_is_only_counted() -> Result<()> {
             assert_eq!(run.verdict, program.verdict());
         }
         assert_eq!(programs.drain(0)?, []);
-        for (direction, seen) in [(Direction::Ingress, 3), (Direction::Egress, 1)] {
+        for direction in Direction::ALL {
+            let seen = Program::count(direction);
             assert_eq!(programs.counters(direction)?, Counters::default());
             let counters = programs.unconfigured_counters(direction)?;
             assert_eq!(counters.get(Counter::Seen), seen);

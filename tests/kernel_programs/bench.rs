@@ -43,7 +43,7 @@ fn main() -> Result<()> {
     let table = bench.measure()?;
     table.print();
     print!("loaded in {} ms, instructions verified:", loaded_in.as_millis());
-    for program in Program::ALL {
+    for program in Program::CURRENT {
         print!(" {}", bench.programs.verified_instructions(program)?);
     }
     println!();
@@ -78,7 +78,7 @@ impl Bench {
                 of_kind.push(self.run_empty(kind, &packets[0].1)?);
             }
             for ((_, frame), of_packet) in packets.iter().zip(&mut batches_ns) {
-                for (program, of_program) in Program::ALL.into_iter().zip(of_packet) {
+                for (program, of_program) in Program::CURRENT.into_iter().zip(of_packet) {
                     let took = self.programs.run_repeatedly(program, frame, RUNS_PER_BATCH)?;
                     of_program.push(took.as_secs_f64() * 1e9);
                     while self.programs.rings[0].next().is_some() {}
@@ -87,7 +87,7 @@ impl Bench {
             self.programs.configure(Setup { directions: 0, ..setup() })?;
             let reference = packets.iter().find(|(packet, _)| *packet == REFERENCE);
             let (_, frame) = reference.context("the reference is among the packets")?;
-            for (program, of_program) in Program::ALL.into_iter().zip(&mut off_ns) {
+            for (program, of_program) in Program::CURRENT.into_iter().zip(&mut off_ns) {
                 let took = self.programs.run_repeatedly(program, frame, RUNS_PER_BATCH)?;
                 of_program.push(took.as_secs_f64() * 1e9);
             }
@@ -131,7 +131,7 @@ impl Table {
     /// Returns the cost of a packet above that of an empty program of the same kind, by program.
     fn added_ns(&self, of_packet: &[f64; 4]) -> [f64; 4] {
         let mut added = *of_packet;
-        for (added, program) in added.iter_mut().zip(Program::ALL) {
+        for (added, program) in added.iter_mut().zip(Program::CURRENT) {
             *added -= self.empty_ns[usize::from(!program.is_xdp())];
         }
         added
@@ -142,7 +142,7 @@ impl Table {
         println!("kernel programs: cost per packet over an empty program, as a ratio to that of a");
         println!("{REFERENCE}, and in ns (an empty program: XDP {xdp_ns:.0}, TC {tc_ns:.0})");
         print!("{:<24}", "");
-        for program in Program::ALL {
+        for program in Program::CURRENT {
             print!("{:>14}", program.name().trim_start_matches("tap53_"));
         }
         println!();

@@ -37,6 +37,10 @@ pub(crate) enum Program {
 }
 
 impl Program {
+    /// Those that a kernel from 5.18 on runs.
+    pub(crate) const CURRENT: [Self; 4] =
+        [Self::XdpFrags, Self::Xdp, Self::TcIngress, Self::TcEgress];
+
     pub(crate) const ALL: [Self; 7] = [
         Self::XdpFrags,
         Self::Xdp,
@@ -61,6 +65,11 @@ impl Program {
 
     pub(crate) const fn is_xdp(self) -> bool {
         matches!(self, Self::XdpFrags | Self::Xdp | Self::XdpOld)
+    }
+
+    /// How many programs see the packets of a direction.
+    pub(crate) fn count(direction: Direction) -> u64 {
+        Self::ALL.into_iter().filter(|program| program.direction() == direction).map(|_| 1).sum()
     }
 
     pub(crate) const fn direction(self) -> Direction {
@@ -162,7 +171,8 @@ unsafe impl Pod for Value<NearSettings> {}
 unsafe impl Pod for Value<Counters> {}
 
 impl Programs {
-    /// Loads the object that `cargo xtask build-ebpf` wrote.
+    /// Loads the object that `cargo xtask build-ebpf` wrote. The variants for older kernels are loaded
+    /// when they are first used.
     pub(crate) fn load(setup: Setup) -> Result<Self> {
         tap53_harness::require_root()?;
         let object = object_path();
@@ -179,13 +189,8 @@ impl Programs {
             .override_global("WAKEUP_BYTES", &setup.wakeup_bytes, true)
             .override_global("KERNEL_LOG", &u8::from(setup.kernel_log), true)
             .load(&object)?;
-        for program in Program::ALL {
-            let loaded = ebpf.program_mut(program.name()).context(program.name())?;
-            if program.is_xdp() {
-                <&mut Xdp>::try_from(loaded)?.load()?;
-            } else {
-                <&mut SchedClassifier>::try_from(loaded)?.load()?;
-            }
+        for program in Program::CURRENT {
+            load(&mut ebpf, program)?;
         }
         let rings = (0..setup.ring_count)
             .map(|_| new_ring(setup.ring_bytes))
@@ -289,7 +294,7 @@ impl Programs {
         program: Program,
         options: TestRunOptions<'_>,
     ) -> Result<aya::TestRunResult> {
-        let loaded = self.ebpf.program_mut(program.name()).context(program.name())?;
+        let loaded = self.program_mut(program)?;
         let result = if program.is_xdp() {
             <&mut Xdp>::try_from(loaded)?.test_run(options)
         } else {
@@ -300,6 +305,10 @@ impl Programs {
 
     /// A loaded program, to attach.
     pub(crate) fn program_mut(&mut self, program: Program) -> Result<&mut aya::programs::Program> {
+        let is_loaded = self.ebpf.program(program.name()).is_some_and(|it| it.fd().is_ok());
+        if !is_loaded {
+            load(&mut self.ebpf, program)?;
+        }
         self.ebpf.program_mut(program.name()).context(program.name())
     }
 
@@ -359,6 +368,16 @@ impl Programs {
         let lost: Array<_, u64> = map.try_into()?;
         Ok(lost.get(&ring, 0)?)
     }
+}
+
+fn load(ebpf: &mut Ebpf, program: Program) -> Result<()> {
+    let loaded = ebpf.program_mut(program.name()).context(program.name())?;
+    if program.is_xdp() {
+        <&mut Xdp>::try_from(loaded)?.load()?;
+    } else {
+        <&mut SchedClassifier>::try_from(loaded)?.load()?;
+    }
+    Ok(())
 }
 
 /// The ports of the programs: the agent's defaults.

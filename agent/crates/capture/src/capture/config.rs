@@ -125,7 +125,8 @@ impl TunnelType {
 pub enum HookChoice {
     /// XDP on physical devices, TC elsewhere.
     Auto,
-    /// XDP on every device, TC where XDP is unavailable.
+    /// XDP on every device, TC where the device does not support it; an error if the kernel accepts no
+    /// XDP program.
     Xdp,
     /// TC on every device.
     Tc,

@@ -53,7 +53,7 @@ pub(super) struct Followed {
     _links: Vec<CgroupSockAddrLink>,
 }
 
-/// Loads the programs, and attaches them to the cgroup tree at `root` (kernel 6.1).
+/// Loads the programs, and attaches them to the cgroup tree at `root`.
 pub(super) fn follow(ebpf: &mut Ebpf, root: &Path) -> Result<Followed, Error> {
     let directory = File::open(root)
         .map_err(|cause| Error::kernel(format!("cgroup {}", root.display()), cause))?;
