@@ -17,6 +17,13 @@ use crate::config::{CaptureConfig, Config, Overrides, TcChoice};
 
 const AREA: &str = "kernel";
 
+/// The command for a newer kernel.
+const NEWER_KERNEL: &str = if cfg!(target_arch = "aarch64") {
+    "apt install linux-image-arm64   # 5.18 or newer; then report this line"
+} else {
+    "apt install linux-image-amd64   # 5.18 or newer; then report this line"
+};
+
 /// The kernel's type information.
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 
@@ -68,12 +75,7 @@ fn programs(tried: &Result<(), Error>, home: Home) -> Check {
             };
             Check::fail(AREA, what, format!("{error}; {why}"), fix)
         }
-        Err(error) => Check::fail(
-            AREA,
-            what,
-            format!("kernel {release}: {error}"),
-            "apt install linux-image-amd64   # 5.18 or newer; then report this line",
-        ),
+        Err(error) => Check::fail(AREA, what, format!("kernel {release}: {error}"), NEWER_KERNEL),
     }
 }
 
