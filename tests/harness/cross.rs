@@ -53,11 +53,11 @@ impl Toolchain {
     /// # Errors
     /// When a compiler is missing, or the machine has no Debian packages.
     pub fn new(architecture: Architecture) -> Result<Self> {
-        let compiler = architecture.tool("gcc");
+        let compiler = architecture.tool("g++");
         ensure!(
             on_path(&compiler).next().is_some(),
-            "there is no {compiler}: install gcc-{}, as `cargo xtask setup --for dist` does",
-            compiler.trim_end_matches("-gcc")
+            "there is no {compiler}: install g++-{}, as `cargo xtask setup --for dist` does",
+            compiler.trim_end_matches("-g++").replace('_', "-")
         );
         let libraries = packages(architecture, &LIBRARIES, Version::Newest)?;
         if let Some(rustc) = rustc_with(architecture) {
@@ -86,6 +86,9 @@ impl Toolchain {
             flags.push_str(&format!(" --sysroot={}", sysroot.display()));
         }
         let compiler = self.architecture.tool("gcc");
+        // Debian has some headers of a package in a directory of the architecture.
+        let headers = usr.join("include");
+        let all_headers = format!("{0}:{0}/{gnu}", headers.display());
         let variable = triple.to_uppercase().replace('-', "_");
         cargo
             .args(["--target", &triple])
@@ -94,13 +97,15 @@ impl Toolchain {
             .env(format!("CARGO_TARGET_{variable}_LINKER"), &compiler)
             // librdkafka's script reads CC. Build scripts of the host must not.
             .envs([("CC", compiler.as_str()), ("HOST_CC", "cc")])
+            .env("CXX", self.architecture.tool("g++"))
             .env("AR", self.architecture.tool("ar"))
-            .env("HOST_AR", "ar")
+            .envs([("HOST_CXX", "c++"), ("HOST_AR", "ar")])
+            .env("C_INCLUDE_PATH", all_headers)
             .env("PKG_CONFIG_ALLOW_CROSS", "1")
             .env("PKG_CONFIG_SYSROOT_DIR", &self.libraries)
             .env("PKG_CONFIG_LIBDIR", library.join("pkgconfig"))
             .env("OPENSSL_STATIC", "1")
-            .env("OPENSSL_INCLUDE_DIR", usr.join("include"))
+            .env("OPENSSL_INCLUDE_DIR", headers)
             .env("OPENSSL_LIB_DIR", library)
             .env("LIBZ_SYS_STATIC", "1");
     }

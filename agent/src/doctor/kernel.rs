@@ -14,6 +14,13 @@ use crate::config::{CaptureConfig, Config, HookChoice, Overrides, TcChoice};
 
 const AREA: &str = "kernel";
 
+/// The command for a newer kernel.
+const NEWER_KERNEL: &str = if cfg!(target_arch = "aarch64") {
+    "apt install linux-image-arm64   # 5.10 or newer; then report this line"
+} else {
+    "apt install linux-image-amd64   # 5.10 or newer; then report this line"
+};
+
 /// The kernel's type information.
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 
@@ -79,12 +86,7 @@ fn programs(tried: &Result<bool, Error>, hook: HookChoice, home: Home) -> Check 
             };
             Check::fail(AREA, what, format!("{error}; {why}"), fix)
         }
-        Err(error) => Check::fail(
-            AREA,
-            what,
-            format!("kernel {release}: {error}"),
-            "apt install linux-image-amd64   # 5.10 or newer; then report this line",
-        ),
+        Err(error) => Check::fail(AREA, what, format!("kernel {release}: {error}"), NEWER_KERNEL),
     }
 }
 

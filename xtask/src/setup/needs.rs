@@ -107,8 +107,8 @@ pub(super) const NEEDS: &[Need] = &[
     Need::program(Purpose::Dist, "setcap", &["libcap2-bin"], "file capabilities"),
     Need::program(
         Purpose::Dist,
-        "aarch64-linux-gnu-gcc",
-        &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"],
+        "aarch64-linux-gnu-g++",
+        &["g++-aarch64-linux-gnu", "libc6-dev-arm64-cross"],
         "building for arm64",
     ),
     Need::program(Purpose::Dist, "qemu-aarch64", &["qemu-user"], "the manual of an arm64 program"),
