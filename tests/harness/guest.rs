@@ -47,12 +47,12 @@ impl Kernel {
         Ok(Self { release, directory })
     }
 
-    /// Boots with `root` as the initial file system until its init ends; returns what the console
-    /// showed.
+    /// Boots with `root` as the initial file system, and with some more kernel parameters, until its
+    /// init ends; returns what the console showed.
     ///
     /// # Errors
     /// When QEMU cannot be started, or the guest does not end.
-    pub fn boot(&self, root: &Root) -> Result<String> {
+    pub fn boot(&self, root: &Root, parameters: &str) -> Result<String> {
         let archive = root.archive(&self.directory.join("modules"))?;
         let mut qemu = Command::new("qemu-system-x86_64");
         qemu.args(["-accel", "tcg", "-cpu", "max", "-m", "1500", "-smp", "1"])
@@ -62,7 +62,7 @@ impl Kernel {
             .arg("-initrd")
             .arg(&archive)
             // A panic ends the guest at once instead of leaving it there.
-            .args(["-append", "console=ttyS0 quiet panic=-1"]);
+            .args(["-append", &format!("console=ttyS0 quiet panic=-1 {parameters}")]);
         let mut guest = Process::spawn("qemu-system-x86_64", qemu)?;
         let ended = guest.wait(DEADLINE);
         let console = guest.stdout().text();
