@@ -44,13 +44,33 @@ struct Captured {
     records: Vec<Value>,
 }
 
-/// Boots a kernel, runs `tap53 doctor`, and captures at TC and at XDP, with some more configuration.
+/// How a kernel is booted, and the agent is started.
+struct Guest {
+    series: &'static str,
+    /// Kernel parameters.
+    parameters: &'static str,
+    /// Part of the agent's configuration.
+    config: &'static str,
+    /// Values of `capture.hook`.
+    hooks: [&'static str; 2],
+}
+
+impl Guest {
+    const fn new(series: &'static str) -> Self {
+        Self { series, parameters: "", config: "", hooks: ["tc", "xdp"] }
+    }
+}
+
+/// Before 5.19, threads without CAP_BPF cannot use maps on Debian.
+const KERNEL_5_10: Guest = Guest { config: "privileges: {keep: true}\n", ..Guest::new("5.10") };
+
+/// Boots a kernel, runs `tap53 doctor`, and captures with each of the hooks.
 fn capture(
-    series: &str,
-    config: &str,
+    guest: &Guest,
     architecture: Architecture,
     agent: &Path,
 ) -> Result<(Vec<String>, [Captured; 2])> {
+    let Guest { series, parameters, config, hooks } = guest;
     let kernel = Kernel::of_series(series, &MODULES, architecture)?;
     let root = Root::new(INIT, architecture)?;
     root.program(agent)?;
@@ -63,8 +83,9 @@ fn capture(
     root.file("query", query)?;
     root.file("container", CONTAINER)?;
     root.file("config", config)?;
+    root.file("hooks", hooks.join(" "))?;
     root.file("response", over_tcp(&[RESPONSE_HEADER, QUESTION, ANSWER]))?;
-    let console = kernel.boot(&root)?;
+    let console = kernel.boot(&root, parameters)?;
 
     let (mut doctor, mut captured) = (Vec::new(), Vec::new());
     let mut release = None;
@@ -89,8 +110,8 @@ fn capture(
 }
 
 /// Does the same with a kernel for this machine's processor.
-fn capture_natively(series: &str, config: &str) -> Result<(Vec<String>, [Captured; 2])> {
-    capture(series, config, Architecture::of_this_machine()?, &agent::binary()?)
+fn capture_natively(guest: &Guest) -> Result<(Vec<String>, [Captured; 2])> {
+    capture(guest, Architecture::of_this_machine()?, &agent::binary()?)
 }
 
 /// Checks that `tap53 doctor` found nothing that fails, and the kernel as it is.
@@ -134,16 +155,33 @@ fn check(captured: &Captured, ingress: &str, egress: &str) {
 /// maps without CAP_BPF (5.19), and it counts maps as locked memory (until 5.11).
 #[test]
 fn kernel_5_10_takes_the_programs() -> Result<()> {
-    let (doctor, [tc, xdp]) = capture_natively("5.10", "privileges: {keep: true}\n")?;
+    let (doctor, [tc, xdp]) = capture_natively(&KERNEL_5_10)?;
     check_doctor(&doctor, "no TCX (6.6 has it): clsact filters are used", "clsact");
     check(&tc, "clsact", "clsact");
     check(&xdp, "xdp native", "clsact");
     Ok(())
 }
 
+/// Locked down, it has no helper that copies from XDP packets, not even by their address.
+#[test]
+fn kernel_5_10_without_xdp_is_captured_on_at_tc() -> Result<()> {
+    let guest =
+        Guest { parameters: "lockdown=confidentiality", hooks: ["auto", "xdp"], ..KERNEL_5_10 };
+    let (doctor, [auto, xdp]) = capture_natively(&guest)?;
+    let said = |lines: &[String], part: &str| {
+        assert!(lines.iter().any(|line| line.contains(part)), "{part}: {}", lines.join("\n"));
+    };
+    said(&doctor, "load, for TC alone: it accepts no XDP program");
+    said(&auto.log, "event=\"xdp_unavailable\"");
+    check(&auto, "clsact", "clsact");
+    said(&xdp.log, "accepts no XDP program, and capture.hook asks for one");
+    assert_eq!(xdp.status, "1");
+    Ok(())
+}
+
 #[test]
 fn kernel_6_1_takes_the_programs() -> Result<()> {
-    let (doctor, [tc, xdp]) = capture_natively("6.1", "")?;
+    let (doctor, [tc, xdp]) = capture_natively(&Guest::new("6.1"))?;
     check_doctor(&doctor, "no TCX (6.6 has it): clsact filters are used", "clsact");
     check(&tc, "clsact", "clsact");
     check(&xdp, "xdp native", "clsact");
@@ -152,7 +190,7 @@ fn kernel_6_1_takes_the_programs() -> Result<()> {
 
 #[test]
 fn kernel_6_12_takes_the_programs() -> Result<()> {
-    let (doctor, [tc, xdp]) = capture_natively("6.12", "")?;
+    let (doctor, [tc, xdp]) = capture_natively(&Guest::new("6.12"))?;
     check_doctor(&doctor, " TCX", "tcx");
     check(&tc, "tcx", "tcx");
     check(&xdp, "xdp native", "tcx");
@@ -163,7 +201,8 @@ fn kernel_6_12_takes_the_programs() -> Result<()> {
 #[ignore = "cross-builds the agent: cargo test -p tap53-tests --test older_kernels -- --ignored"]
 fn arm64_takes_the_programs() -> Result<()> {
     let architecture = Architecture::Aarch64;
-    let (doctor, [tc, xdp]) = capture("6.12", "", architecture, &cross::agent(architecture)?)?;
+    let (doctor, [tc, xdp]) =
+        capture(&Guest::new("6.12"), architecture, &cross::agent(architecture)?)?;
     check_doctor(&doctor, " TCX", "tcx");
     check(&tc, "tcx", "tcx");
     check(&xdp, "xdp native", "tcx");

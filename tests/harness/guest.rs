@@ -60,12 +60,12 @@ impl Kernel {
         Ok(Self { release, architecture, directory })
     }
 
-    /// Boots with `root` as the initial file system until its init ends; returns what the console
-    /// showed.
+    /// Boots with `root` as the initial file system, and with some more kernel parameters, until its
+    /// init ends; returns what the console showed.
     ///
     /// # Errors
     /// When QEMU cannot be started, or the guest does not end.
-    pub fn boot(&self, root: &Root) -> Result<String> {
+    pub fn boot(&self, root: &Root, parameters: &str) -> Result<String> {
         let archive = root.archive(&self.directory.join("modules"))?;
         let program = format!("qemu-system-{}", self.architecture.rust());
         let (machine, console) = match self.architecture {
@@ -83,7 +83,7 @@ impl Kernel {
             .arg("-initrd")
             .arg(&archive)
             // A panic ends the guest at once instead of leaving it there.
-            .args(["-append", &format!("console={console} quiet panic=-1")]);
+            .args(["-append", &format!("console={console} quiet panic=-1 {parameters}")]);
         let mut guest = Process::spawn(&program, qemu)?;
         let ended = guest.wait(DEADLINE);
         let console = guest.stdout().text();

@@ -1,5 +1,5 @@
 #!/bin/busybox sh
-# First process of the guest: looks at the machine, captures one DNS transaction at each hook, tells,
+# First process of the guest: looks at the machine, captures one DNS transaction at each of /hooks, tells,
 # and switches off.
 # Lines that begin with "tap53-test" are for the test; the rest is for who looks for a failure.
 # busybox prefers its own applets by name: its lesser ip is passed over by path.
@@ -35,7 +35,7 @@ mkdir -p $container
 echo "containers: {cgroup_root: /cgroups, processes: true}" >/tmp/tap53.yaml
 cat /config >>/tmp/tap53.yaml
 
-for hook in tc xdp; do
+for hook in $(cat /hooks); do
     echo "tap53-test hook $hook"
     # Files of its own: what the run before wrote must not be taken for this one's.
     records=/tmp/$hook.records log=/tmp/$hook.log

@@ -108,12 +108,9 @@ pub(super) fn denial() -> String {
     if Lockdown::in_force() == Some(Lockdown::Confidentiality) {
         return "the kernel is locked down (lockdown=confidentiality)".to_owned();
     }
-    let denied = "the capabilities are there, but a user namespace, a seccomp profile or a security \
-                  module denies it";
-    if limits_locked_memory() {
-        return format!("{denied}, or, before kernel 5.11, the limit of locked memory");
-    }
-    denied.to_owned()
+    "the capabilities are there, but a user namespace, a seccomp profile or a security module \
+     denies it"
+        .to_owned()
 }
 
 /// Lifts this process's limit of locked memory, in which kernels before 5.11 include the memory of
