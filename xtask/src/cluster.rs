@@ -99,9 +99,11 @@ impl Options {
     /// Arguments for helm.
     fn values(&self) -> Vec<String> {
         let presets = [(self.overlay, "flannel"), (self.node_cache, "nodelocaldns")];
-        let presets = presets.into_iter().filter_map(|(set, name)| set.then_some(name));
-        let presets = format!("presets={{{}}}", presets.collect::<Vec<_>>().join(","));
-        ["--set-json", SINKS, "--set", &presets].map(str::to_owned).into()
+        let presets: Vec<&str> =
+            presets.into_iter().filter_map(|(set, name)| set.then_some(name)).collect();
+        // `--set presets={}` would be a list of one empty name.
+        let presets = format!("presets={}", serde_json::json!(presets));
+        ["--set-json", SINKS, "--set-json", &presets].map(str::to_owned).into()
     }
 }
 

@@ -1,12 +1,13 @@
 //! The namespaces of a cluster, and the routes between them.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, process::Command};
 
 use anyhow::Result;
 
 use crate::{
     laboratory::{attach_host, create_network},
     namespace::Namespace,
+    process::run,
 };
 
 /// Address of the API server.
@@ -72,16 +73,18 @@ impl Network {
         let own_address = format!("{}/32", overlay_ip(number));
         let [own_mac, peer_mac] = [number, peer].map(overlay_mac);
         #[rustfmt::skip]
-        let commands: [&[&str]; 6] = [
+        let commands: [&[&str]; 5] = [
             &["link", "add", OVERLAY, "address", &own_mac, "type", "vxlan", "id", "1", "dev", "eth0",
               "local", &own_ip, "dstport", OVERLAY_PORT, "nolearning"],
             &["address", "add", &own_address, "dev", OVERLAY],
             &["link", "set", OVERLAY, "up"],
             &["neighbour", "add", &peer_gateway, "lladdr", &peer_mac, "dev", OVERLAY],
             &["route", "add", &peer_range, "via", &peer_gateway, "dev", OVERLAY, "onlink"],
-            &["-family", "bridge", "neighbour", "add", &peer_mac, "dev", OVERLAY, "dst", &peer_ip],
         ];
-        commands.iter().try_for_each(|arguments| node.ip(arguments).map(drop))
+        commands.iter().try_for_each(|arguments| node.ip(arguments).map(drop))?;
+        let mut bridge = Command::new("bridge");
+        bridge.args(["-netns", node.name(), "fdb", "append", &peer_mac, "dev", OVERLAY]);
+        run(bridge.args(["dst", &peer_ip])).map(drop)
     }
 }
 

@@ -98,7 +98,10 @@ pub(super) fn kubelet(cgroups: &str, dns: &str, resolv_conf: &Path) -> String {
         // Without CAP_SYS_RESOURCE, a lower one is refused.
         "oomScoreAdj": 0,
         "featureGates": {"KubeletInUserNamespace": true},
-        "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
+        // Not shares: the disk is the machine's, and may be nearly full for its size.
+        "evictionHard": {
+            "memory.available": "100Mi", "nodefs.available": "100Mi", "imagefs.available": "100Mi",
+        },
         "imageGCHighThresholdPercent": 100,
         // Changes of ConfigMaps arrive after that time at the latest.
         "syncFrequency": "5s",
