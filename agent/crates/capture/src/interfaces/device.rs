@@ -150,7 +150,8 @@ fn driver(interface: &str) -> Option<String> {
         return None;
     }
     for (to, from) in request.ifr_name.iter_mut().zip(name) {
-        *to = from.cast_signed();
+        // Signed on x86-64, and not on arm64.
+        *to = libc::c_char::from_ne_bytes([*from]);
     }
     request.ifr_ifru.ifru_data = (&raw mut info).cast();
     // SAFETY: the request names an interface and points to a live structure of the command's size,
