@@ -282,7 +282,7 @@ fn the_edges_of_every_size_class_are_captured() -> Result<()> {
     for class in SIZE_CLASSES {
         let capacity = class as usize - RecordHeader::SIZE;
         for length in capacity - 9..=capacity + 9 {
-            // What IP, and so a frame without tags, can hold at most.
+            // The maximum size of an IP packet, and so of a frame without tags.
             if length <= 14 + 65_535 {
                 capture(&mut programs, Program::XdpFrags, &query(length - 42))?;
             }

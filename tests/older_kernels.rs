@@ -44,7 +44,7 @@ struct Captured {
     records: Vec<Value>,
 }
 
-/// How a kernel is booted, and the agent is started.
+/// The parameters of a kernel that is booted, and of the agent in it.
 struct Guest {
     series: &'static str,
     /// Kernel parameters.

@@ -19,7 +19,7 @@ use crate::{capture::Packet, emit::launder};
 /// Maximum number of bytes that one call of `bpf_xdp_load_bytes` copies (`bpf_xdp_pointer`).
 const MAX_LOAD: u64 = 0xffff;
 
-/// How a program reads packets, which depends on the kernel and on the driver.
+/// A way to read packets, which depends on the kernel and on the driver.
 pub(crate) trait Access {
     /// See [`Packet::FETCHES`].
     const FETCHES: bool = true;

@@ -117,14 +117,7 @@ fn directory(pods: impl Iterator<Item = usize>) -> Directory {
 }
 
 fn stages(owners: Directory) -> Stages {
-    let timeout = Duration::from_secs(5);
-    let config = pair::Config {
-        udp_timeout: timeout,
-        tcp_timeout: timeout,
-        capacity: 65_536,
-        merge_interfaces: true,
-    };
-    let table = config.build(0, RecordIds::new([7; 8], 0), SharedNotes::default());
+    let table = pair::Config::default().build(0, RecordIds::new([7; 8], 0), SharedNotes::default());
     let sink = Named { name: "discard".into(), sink: Arc::new(Discard(Published::default())) };
     let shared =
         Shared { owners, ..Shared::new("node-1", Arc::new(Names::of([(3, "eth0".to_owned())]))) };

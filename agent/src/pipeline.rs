@@ -36,12 +36,12 @@ use tap53_signals::SharedSignals;
 use tap53_sinks::{self as sink, Named, Summaries};
 use tap53_transactions::{
     chain::Chains,
-    pair::{self, RecordIds, SharedNotes},
+    pair::{RecordIds, SharedNotes},
 };
 use tokio::sync::Notify;
 
 use crate::{
-    config::{Config, ContainersConfig, ControlConfig, Observations, PairConfig},
+    config::{Config, ContainersConfig, ControlConfig, Observations},
     tail::Tails,
     telemetry::{DataPath, SinkReading, WorkerView},
     worker::{CrossWorkerQueue, Rules, RulesInForce, Shared, Worker},
@@ -132,7 +132,6 @@ impl Pipeline {
             signals: signals(config, rings.len()),
             ..Shared::new(&config.node, names)
         };
-        let pairing = pairing(&config.pair);
         let run = random_bytes();
         let mut pipeline = Self {
             node: config.node.clone(),
@@ -169,7 +168,7 @@ impl Pipeline {
                 number,
                 ring::Drain::new(ring.buffer, doorbell, queue.waker()),
                 ring_lost.clone(),
-                pairing.build(monotonic_ns(), RecordIds::new(run, number), notes.clone()),
+                config.pair.build(monotonic_ns(), RecordIds::new(run, number), notes.clone()),
                 &pipeline.sinks,
                 &shared,
                 queue,
@@ -289,7 +288,7 @@ fn signals(config: &Config, workers: usize) -> Option<SharedSignals> {
     config.signals.enabled.then(|| SharedSignals::open(&config.signals, workers, now_us))
 }
 
-/// Creates the metrics of the DNS, unless nobody reads them.
+/// Creates the metrics of the DNS if they are enabled and something reads them.
 fn dns_metrics(config: &Config) -> Option<DnsMetrics> {
     let is_counted = config.telemetry.is_read() && config.dns_metrics.enabled;
     is_counted.then(|| DnsMetrics::new(config.dns_metrics))
@@ -298,16 +297,6 @@ fn dns_metrics(config: &Config) -> Option<DnsMetrics> {
 /// Returns the memory for recent records of each worker, in bytes: none without the control socket.
 fn recent_bytes(config: &ControlConfig, workers: usize) -> usize {
     if config.enabled { config.recent_bytes / workers.max(1) } else { 0 }
-}
-
-/// Returns the configuration of the pairing.
-pub(crate) const fn pairing(config: &PairConfig) -> pair::Config {
-    pair::Config {
-        udp_timeout: config.udp_timeout,
-        tcp_timeout: config.tcp_timeout,
-        capacity: config.capacity,
-        merge_interfaces: config.merge_interfaces,
-    }
 }
 
 /// Returns eight random bytes: a SipHash of nothing, keyed by the operating system's random numbers.

@@ -179,13 +179,7 @@ fn transactions_are_recorded_without_allocation() {
 }
 
 fn require_recorded_without_allocation(format: Format) {
-    let timeout = Duration::from_secs(5);
-    let config = pair::Config {
-        udp_timeout: timeout,
-        tcp_timeout: timeout,
-        capacity: 1_024,
-        merge_interfaces: true,
-    };
+    let config = pair::Config { capacity: 1_024, ..pair::Config::default() };
     let table = config.build(0, RecordIds::new([7; 8], 0), SharedNotes::default());
     let counted = DnsMetricsConfig { names: true, clients: true, ..DnsMetricsConfig::default() };
     let looked_for = SignalsConfig { enabled: true, max_memory_mib: 4, ..SignalsConfig::default() };

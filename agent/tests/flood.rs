@@ -125,13 +125,7 @@ fn a_flood_costs_records_and_no_memory_and_genuine_pairs_match() {
     let spoofed = std::env::var("TAP53_FLOOD").map_or(SPOOFED, |count| count.parse().unwrap());
     let keep = Arc::new(Count::default());
     let shared = Shared::new("node-1", Arc::new(Names::of([(3, "eth0".to_owned())])));
-    let timeout = Duration::from_secs(5);
-    let config = pair::Config {
-        udp_timeout: timeout,
-        tcp_timeout: timeout,
-        capacity: 16_384,
-        merge_interfaces: true,
-    };
+    let config = pair::Config { capacity: 16_384, ..pair::Config::default() };
     let table = config.build(0, RecordIds::new([7; 8], 0), SharedNotes::default());
     let sink = Named { name: "keep".into(), sink: keep.clone() };
     let clock = Clock { utc_offset_ns: 0 };

@@ -1,4 +1,4 @@
-//! What happens to agents in the life of a cluster, and what becomes of the records.
+//! Deletes, kills, switches and upgrades agents in a cluster, and checks the records.
 
 use std::{
     collections::HashSet,

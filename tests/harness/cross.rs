@@ -31,7 +31,7 @@ const LIBRARIES: [&str; 2] = ["libssl-dev", "zlib1g-dev"];
 /// The version of a package that is downloaded.
 #[derive(Clone, Copy)]
 enum Version {
-    /// That of the machine's own: a compiler reads no other standard library.
+    /// Version of the machine's own compiler, which reads no other standard library.
     Installed,
     /// The newest: apt may not offer the installed one any more.
     Newest,

@@ -17,7 +17,7 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// The packages that apt offers.
 pub(crate) enum Apt {
-    /// Those of this machine's release.
+    /// Packages of this machine's release.
     Host,
     /// The security updates of another release, by the directory with their lists.
     Release(PathBuf),
@@ -88,7 +88,7 @@ impl Apt {
     }
 }
 
-/// Where this machine has its security updates from.
+/// Returns the URL of the mirror of this machine's security updates.
 fn security_mirror() -> Result<String> {
     let known = run(Command::new("apt-get").args([
         "indextargets",

@@ -37,7 +37,7 @@ pub(crate) enum Program {
 }
 
 impl Program {
-    /// Those that a kernel from 5.18 on runs.
+    /// The programs that a kernel from 5.18 on runs.
     pub(crate) const CURRENT: [Self; 4] =
         [Self::XdpFrags, Self::Xdp, Self::TcIngress, Self::TcEgress];
 
@@ -67,7 +67,7 @@ impl Program {
         matches!(self, Self::XdpFrags | Self::Xdp | Self::XdpOld)
     }
 
-    /// How many programs see the packets of a direction.
+    /// Returns the number of programs that see the packets of a direction.
     pub(crate) fn count(direction: Direction) -> u64 {
         Self::ALL.into_iter().filter(|program| program.direction() == direction).map(|_| 1).sum()
     }

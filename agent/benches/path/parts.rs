@@ -1,6 +1,6 @@
 //! Parts of the path, each by itself, and what is replaced.
 
-use std::{hint::black_box, time::Duration};
+use std::hint::black_box;
 
 use apache_avro::writer::datum::GenericDatumWriter;
 use tap53_dns::{Content, Datagram, Flow, Kept, Origin, Packet};
@@ -14,14 +14,7 @@ use crate::{
 };
 
 pub(crate) fn table() -> Table {
-    let timeout = Duration::from_secs(5);
-    let config = pair::Config {
-        udp_timeout: timeout,
-        tcp_timeout: timeout,
-        capacity: 65_536,
-        merge_interfaces: true,
-    };
-    config.build(0, RecordIds::new([7; 8], 0), SharedNotes::default())
+    pair::Config::default().build(0, RecordIds::new([7; 8], 0), SharedNotes::default())
 }
 
 pub(crate) fn datagram(item: &[u8]) -> (Origin, Datagram<'_>) {

@@ -47,6 +47,46 @@ clients by their namespace, not agents.
 
 It needs kubectl, and the permission to list pods and to create pods/exec in the namespace of the agents.";
 
+const TAIL_EXAMPLES: &str = "\
+Examples:
+  kubectl tap53 tail
+  kubectl tap53 tail -n shop --workload checkout --slower 50ms
+  kubectl tap53 tail --node worker-3 --rcode SERVFAIL --unanswered
+  kubectl tap53 tail --since 5m --no-follow -o csv > last.csv
+
+A record waits 250 ms for earlier ones of other nodes. The options are those of 'tap53 tail'.
+
+Exit status: 0 all agents stopped, COUNT or the time is reached, or Ctrl-C; 1 no agent answers, or each
+refuses the request; 2 invalid arguments.";
+
+const TOP_EXAMPLES: &str = "\
+Examples:
+  kubectl tap53 top
+  kubectl tap53 top -n shop
+  kubectl tap53 top --once --interval 10s > top.txt
+
+The counts of an agent that stops remain in the sums; one that starts later is not included.
+
+Exit status: 0 quit by a key, or --once has printed; 1 no agent answers, or each refuses the request;
+2 invalid arguments; 128 + N ended by signal N.";
+
+const ENABLE_EXAMPLES: &str = "\
+Examples:
+  kubectl tap53 enable 'veth*' --for 10m
+  kubectl tap53 enable eth1 --node worker-3
+
+A switch lasts until the agent stops, or for the time of --for.";
+
+const DISABLE_EXAMPLES: &str = "\
+Examples:
+  kubectl tap53 disable kind:pods --for 10m
+  kubectl tap53 disable eth1 --node worker-3 --detach";
+
+const RESET_EXAMPLES: &str = "\
+Examples:
+  kubectl tap53 reset 'veth*'
+  kubectl tap53 reset '*' --node worker-3";
+
 /// The commands for a running agent, for all agents of a cluster.
 #[derive(Debug, Parser)]
 #[command(
@@ -97,19 +137,19 @@ enum Command {
         output: Output,
     },
     /// Print the transactions of all nodes as they happen
-    #[command(after_help = tail::EXAMPLES)]
+    #[command(after_help = TAIL_EXAMPLES)]
     Tail(tail::Request),
     /// Show the DNS of all nodes on the terminal, again and again
-    #[command(after_help = top::EXAMPLES)]
+    #[command(after_help = TOP_EXAMPLES)]
     Top(top::Request),
     /// Start capture on interfaces of all nodes
-    #[command(after_help = switch::ENABLE_EXAMPLES)]
+    #[command(after_help = ENABLE_EXAMPLES)]
     Enable(switch::EnableRequest),
     /// Stop capture on interfaces of all nodes
-    #[command(after_help = switch::DISABLE_EXAMPLES)]
+    #[command(after_help = DISABLE_EXAMPLES)]
     Disable(switch::DisableRequest),
     /// Undo an earlier enable or disable
-    #[command(after_help = switch::RESET_EXAMPLES)]
+    #[command(after_help = RESET_EXAMPLES)]
     Reset(switch::ResetRequest),
 }
 

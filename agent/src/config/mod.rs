@@ -76,7 +76,7 @@ pub use tap53_sinks::config::{
 pub use tap53_transactions::{
     chain::config::ChainsConfig,
     filter::config::{FilterConfig, Lists, QueryType, zone},
-    pair::config::PairConfig,
+    pair::Config as PairConfig,
     privacy::config::{AddressRule, KeyFile, PrefixLengths, Presence, PrivacyConfig, SubnetRule},
 };
 

@@ -153,7 +153,7 @@ impl Agents {
 }
 
 /// Returns the fault of a call that no agent answers.
-fn nobody<'a>(failures: impl IntoIterator<Item = &'a String>) -> Fault {
+fn no_answer<'a>(failures: impl IntoIterator<Item = &'a String>) -> Fault {
     let failures: Vec<_> = failures.into_iter().map(String::as_str).collect();
     Fault::new(Reason::NoAnswer, format!("no agent answers: {}", failures.join("; ")))
 }

@@ -117,7 +117,7 @@ impl Rules {
     #[inline]
     fn always_keeps(&self, transaction: &Transaction<'_>, signals: Signals) -> bool {
         let kinds = Notable::kinds_of(transaction).with(Notable::Signal, !signals.is_empty());
-        kinds.overlaps(self.always)
+        kinds.intersects(self.always)
             || self.slower.is_some_and(|slower| latency(transaction) >= slower)
     }
 

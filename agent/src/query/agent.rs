@@ -22,7 +22,7 @@ const BLOCK_RECORDS: u64 = 1_024;
 /// The records of an agent that a question is about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Window {
-    /// Those in the agent's memory; `None` for none.
+    /// The records in the agent's memory that come first; `None` for none.
     pub past: Option<PastRequest>,
     /// Time for which new ones are followed.
     pub live: Option<Duration>,

@@ -30,7 +30,6 @@ use super::{
 };
 use crate::{
     config::{CaptureConfig, Config, SignalsConfig},
-    pipeline::pairing,
     tail::{RecordFilter, Selection},
     worker::{CrossWorkerQueue, Rules, RulesInForce, Shared, Stages},
 };
@@ -345,7 +344,7 @@ impl Player {
         self.control.steps.fetch_add(1, Ordering::Relaxed);
         epoch.flush();
         epoch.stages.expire(epoch.latest_ns);
-        epoch.stages.restart(|ids| pairing(pair).build(at_ns, ids, SharedNotes::default()));
+        epoch.stages.restart(|ids| pair.build(at_ns, ids, SharedNotes::default()));
         (epoch.now_ns, epoch.latest_ns) = (at_ns, at_ns);
         epoch.order = Order::default();
     }
@@ -423,7 +422,7 @@ impl Epoch {
             signals: signals(&config.signals, selection, began_ns),
             ..Shared::new(&config.node, names)
         };
-        let table = pairing(&config.pair).build(began_ns, ids, SharedNotes::default());
+        let table = config.pair.build(began_ns, ids, SharedNotes::default());
         // Frames have their times in UTC.
         let mut stages = Stages::new(
             table,

@@ -33,7 +33,7 @@ fn with_names(text: &str) -> String {
         .replace("$UPSTREAM_IP", &OUTSIDE_IP.to_string())
 }
 
-/// What has to run before names can be looked up.
+/// Workloads that have to run before names can be looked up.
 pub(super) fn workloads(node_cache: bool) -> &'static [&'static str] {
     let all = &["deployment/coredns", "daemonset/node-local-dns"];
     if node_cache { all } else { &all[..1] }

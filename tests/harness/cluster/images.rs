@@ -45,7 +45,7 @@ pub(super) fn archives(programs: &Programs) -> Result<Vec<Archive>> {
 fn of_agent() -> Result<Archive> {
     let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("deploy");
     let context = scratch::directory("context")?;
-    // Where the Dockerfile's first stage has it.
+    // The Dockerfile's first stage creates the image's files in the same directory.
     let root = context.path().join("image");
     let mut install = Command::new("sh");
     run(install.arg(deploy.join("image.sh")).arg(agent::binary()?).arg(&root))

@@ -54,7 +54,7 @@ pub use pods::{Query, ZONE};
 pub use programs::prepare;
 
 const DEADLINE: Duration = Duration::from_secs(120);
-/// Of one kubectl, which ends a bit later by itself.
+/// Timeout of one `kubectl wait`. kubectl itself ends a little later.
 const TIMEOUT: &str = "--timeout=55s";
 
 /// Removes what processes that no longer exist have left: cgroups, namespaces and files.

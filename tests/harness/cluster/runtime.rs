@@ -8,10 +8,10 @@ use serde_json::json;
 
 use super::{images, network::pod_range, programs::Programs};
 
-/// Where plugins and the runtime look for networks, on the node.
+/// Directory on the node in which the runtime looks for networks.
 const NETWORKS: &str = "/var/lib/cni/net.d";
 pub(super) const SOCKET: &str = "/run/containerd/containerd.sock";
-/// Of pods' interfaces; the overlay takes 50 bytes.
+/// MTU of pods' interfaces: VXLAN adds 50 bytes.
 const MTU: u32 = 1450;
 
 /// The configuration of containerd, whose files are below `directory`.

@@ -63,7 +63,7 @@ impl Space {
         directory: &Path,
         pod: &Path,
     ) -> Result<Self> {
-        // As the kernel will name it.
+        // The kernel will give it this name.
         let pod = &fs::canonicalize(pod)?;
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/run/netns/{}", namespace.name()));

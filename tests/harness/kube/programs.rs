@@ -265,8 +265,8 @@ fn build_all(target: &Path, packages: &[(&str, String)]) -> Result<()> {
     Ok(())
 }
 
-/// What Kubernetes' own build writes there. Without it the server calls itself v0.0.0, and clients that look
-/// at the version refuse it.
+/// Returns the linker flags of Kubernetes' own build, which set the versions. Without them the server reports
+/// v0.0.0, and clients that check the version refuse it.
 fn linker_flags() -> Result<String> {
     let kubernetes = version(KUBERNETES)?;
     let (major, minor) = major_minor(kubernetes.trim_start_matches('v'))

@@ -47,17 +47,17 @@ impl<L: Label> Set<L> {
         Self::from_bits(self.bits | u8::from(is_set) << label.index())
     }
 
-    /// Returns the labels of both sets.
+    /// Returns the labels of either set.
     #[inline]
     #[must_use]
-    pub const fn and(self, other: Self) -> Self {
+    pub const fn union(self, other: Self) -> Self {
         Self { bits: self.bits | other.bits, of: PhantomData }
     }
 
     /// Returns true if both sets have a label in common.
     #[inline]
     #[must_use]
-    pub const fn overlaps(self, other: Self) -> bool {
+    pub const fn intersects(self, other: Self) -> bool {
         self.bits & other.bits != 0
     }
 
@@ -150,7 +150,7 @@ mod tests {
     }
 
     crate::labels! {
-        /// As many labels as a set may have.
+        /// The maximum number of labels in a set.
         enum Digit {
             /// 0.
             Zero = "0";
@@ -185,8 +185,8 @@ mod tests {
     fn sets_are_joined_and_compared() {
         let [blue, red] =
             [Colour::Blue, Colour::Red].map(|colour| Set::<Colour>::NONE.with(colour, true));
-        assert!(blue.and(red).names().eq(["blue", "red"]));
-        assert!(blue.and(red).overlaps(red) && !blue.overlaps(red));
+        assert!(blue.union(red).names().eq(["blue", "red"]));
+        assert!(blue.union(red).intersects(red) && !blue.intersects(red));
         assert_eq!(Set::<Colour>::default(), Set::NONE);
     }
 

@@ -111,7 +111,7 @@ impl Detector {
         let repeated = Signals::NONE
             .with(Signal::Tunnel, config.tunnels && self.is_tunnel(exchange, domain, hash, now_s))
             .with(Signal::Dga, config.dga && is_listed && self.is_burst(exchange, domain, now_s));
-        (repeated.and(self.first_seen(exchange, domain)), repeated)
+        (repeated.union(self.first_seen(exchange, domain)), repeated)
     }
 
     fn first_seen(&self, exchange: &Exchange<'_>, domain: &str) -> Signals {

@@ -89,8 +89,14 @@ impl Cluster {
         };
         let listed = list.stdin(Stdio::null()).output().context("cannot run kubectl")?;
         if !listed.status.success() {
-            let said = String::from_utf8_lossy(&listed.stderr);
-            bail!("cannot list the agents: {}", visible(said.trim_end()));
+            let error = String::from_utf8_lossy(&listed.stderr);
+            let hint = match &self.agents {
+                None if error.contains("Forbidden") => {
+                    "; --agents NAMESPACE needs the permission for one namespace only"
+                }
+                _ => "",
+            };
+            bail!("cannot list the agents: {}{hint}", visible(error.trim_end()));
         }
         let pods: Pods =
             serde_json::from_slice(&listed.stdout).context("cannot read the list of kubectl")?;
@@ -119,7 +125,7 @@ impl Cluster {
                 command.args([&metadata.name, "--container", CONTAINER, "--", "tap53", "relay"]);
                 let place =
                     format!("{} ({}/{})", spec.node_name, metadata.namespace, metadata.name);
-                Agent { node: spec.node_name, client: Client::of(Exec::new(command, place)) }
+                Agent { node: spec.node_name, client: Client::of(Exec::new(&command, place)) }
             })
             .collect();
         agents.sort_by(|one, other| one.node.cmp(&other.node));

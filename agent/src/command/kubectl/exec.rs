@@ -1,11 +1,15 @@
 //! The connection to an agent in a pod.
 
 use std::{
+    ffi::OsString,
     fmt,
     io::{self, Read, Write},
-    os::{fd::OwnedFd, unix::net::UnixStream},
+    iter,
+    os::{
+        fd::OwnedFd,
+        unix::{net::UnixStream, process::CommandExt as _},
+    },
     process::{Child, ChildStdout, Command, Stdio},
-    sync::Mutex,
     thread,
     time::Duration,
 };
@@ -23,20 +27,17 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 const MAX_SAID: u64 = 4_096;
 
 /// A command whose standard input and output lead to an agent's control socket.
+#[derive(Debug)]
 pub(super) struct Exec {
-    command: Mutex<Command>,
+    /// The program and its arguments: each connection has a process of its own.
+    words: Vec<OsString>,
     place: String,
 }
 
 impl Exec {
-    pub(super) fn new(command: Command, place: String) -> Self {
-        Self { command: Mutex::new(command), place }
-    }
-}
-
-impl fmt::Debug for Exec {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_tuple("Exec").field(&self.place).finish()
+    pub(super) fn new(command: &Command, place: String) -> Self {
+        let words = iter::once(command.get_program()).chain(command.get_args());
+        Self { words: words.map(OsString::from).collect(), place }
     }
 }
 
@@ -59,20 +60,16 @@ impl Exec {
     fn start(&self) -> io::Result<UnixStream> {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_read_timeout(Some(TIMEOUT))?;
-        let mut child = {
-            // A panic cannot leave half a command.
-            let mut command =
-                self.command.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            command.stdin(OwnedFd::from(theirs.try_clone()?));
-            command.stdout(Stdio::piped()).stderr(Stdio::piped());
-            let child = command.spawn();
-            // The command keeps its copy of the connection, which would never end.
-            command.stdin(Stdio::null());
-            child?
-        };
-        let Some(answers) = child.stdout.take() else {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        };
+        let (program, arguments) = self.words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+        let mut child = Command::new(program)
+            .args(arguments)
+            .stdin(OwnedFd::from(theirs.try_clone()?))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // Ctrl-C is for the command that reads from it: the end of the connection ends this one.
+            .process_group(0)
+            .spawn()?;
+        let answers = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
         thread::Builder::new()
             .name("exec".to_owned())
             .spawn(move || pass_on(child, answers, theirs))?;
@@ -80,7 +77,7 @@ impl Exec {
     }
 }
 
-/// Passes on what the command prints. If it fails, its error output becomes the last answer.
+/// Copies the command's output to the connection. The error output becomes the last answer.
 fn pass_on(mut child: Child, mut answers: ChildStdout, mut to: UnixStream) {
     let mut said = child.stderr.take();
     let copied = copy(&mut answers, &mut to);
@@ -140,7 +137,7 @@ mod tests {
     fn shell(script: &str) -> Client {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
-        Client::of(Exec::new(command, "node-1 (tap53/tap53-a)".to_owned()))
+        Client::of(Exec::new(&command, "node-1 (tap53/tap53-a)".to_owned()))
     }
 
     #[test]
@@ -164,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_command_that_is_missing_is_an_error() {
-        let client = Client::of(Exec::new(Command::new("/no/kubectl"), "node-1".to_owned()));
+        let client = Client::of(Exec::new(&Command::new("/no/kubectl"), "node-1".to_owned()));
         let error = client.status().unwrap_err().to_string();
         assert!(error.contains("node-1 failed: cannot run kubectl"), "{error}");
     }

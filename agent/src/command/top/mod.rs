@@ -77,7 +77,7 @@ pub(crate) struct Arguments {
     socket: Socket,
 }
 
-/// What is counted, and how often it is shown.
+/// Selects the transactions that are counted, and sets the interval of the view.
 #[derive(Args, Debug)]
 pub(crate) struct Request {
     /// Interval between two readings, 250ms to 60s

@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::json;
 
-use super::{Agents, Answers, nobody};
+use super::{Agents, Answers, no_answer};
 use crate::{
     control::{
         client::{Counting, Error},
@@ -34,30 +34,19 @@ pub(super) fn serve(
         .filter_map(|(agent, it)| Some(format!("{}: {}", agent.node, it.as_ref().err()?)))
         .collect();
     if failures.len() == connected.len() {
-        return answers.result::<()>(Err(nobody(&failures)));
+        return answers.result::<()>(Err(no_answer(&failures)));
     }
     answers.result(Ok(json!({})))?;
-    // Locked by the only thread that reads from this agent.
-    let connections: HashMap<&str, Mutex<Result<Counting, Error>>> = agents
-        .0
-        .iter()
-        .map(|agent| agent.node.as_str())
-        .zip(connected.into_iter().map(Mutex::new))
+    let sources: HashMap<&str, Mutex<Source>> = (agents.0.iter().zip(connected))
+        .map(|(agent, it)| (agent.node.as_str(), Mutex::new(Source::new(it))))
         .collect();
     let mut line = Vec::new();
     while requests.read_until(b'\n', &mut line)? > 0 {
         line.clear();
         let read = agents.each(|agent| {
-            let mut counting = connections.get(agent.node.as_str())?.lock().ok()?;
-            let read = match &mut *counting {
-                Ok(counting) => counting.read(),
-                Err(error) => return Some(Err(format!("{}: {error}", agent.node))),
-            };
-            Some(read.map_err(|error| {
-                let why = format!("{}: {error}", agent.node);
-                *counting = Err(error);
-                why
-            }))
+            // Only the thread of this agent locks its source.
+            let mut source = sources.get(agent.node.as_str())?.lock().ok()?;
+            Some(source.read().map_err(|error| format!("{}: {error}", agent.node)))
         });
         let (mut snapshots, mut missing) = (Vec::new(), Vec::new());
         for answer in read.into_iter().flatten() {
@@ -67,15 +56,56 @@ pub(super) fn serve(
             }
         }
         if snapshots.is_empty() {
-            return answers.note(&Note::End(nobody(&missing).message));
+            return answers.note(&Note::End(no_answer(&missing).message));
         }
-        answers.json(&merged(snapshots, missing))?;
+        let sources = sources.values().filter_map(|source| source.lock().ok());
+        let ended: Vec<DnsCounts> = sources.filter_map(|it| it.of_ended().cloned()).collect();
+        answers.json(&merged(snapshots, ended, missing))?;
     }
     Ok(())
 }
 
-/// Merges snapshots; `missing` says which agents have none, and why.
-pub(super) fn merged(snapshots: Vec<Snapshot>, missing: Vec<String>) -> Snapshot {
+/// The counts of one agent.
+struct Source {
+    counting: Result<Counting, Error>,
+    /// The last counts that it sent.
+    last: DnsCounts,
+}
+
+impl Source {
+    fn new(counting: Result<Counting, Error>) -> Self {
+        Self { counting, last: DnsCounts::default() }
+    }
+
+    /// Reads the counts as of now. After an error, each call returns it again.
+    fn read(&mut self) -> Result<Snapshot, String> {
+        let counting = self.counting.as_mut().map_err(|error| error.to_string())?;
+        match counting.read() {
+            Ok(snapshot) => {
+                self.last.clone_from(&snapshot.dns);
+                Ok(snapshot)
+            }
+            Err(error) => {
+                let why = error.to_string();
+                self.counting = Err(error);
+                Err(why)
+            }
+        }
+    }
+
+    /// Returns the last counts if the agent sends no more: sums that shrink would show negative rates.
+    fn of_ended(&self) -> Option<&DnsCounts> {
+        self.counting.is_err().then_some(&self.last)
+    }
+}
+
+/// Merges snapshots. `ended` are the last counts of agents that have ended; `missing` says which agents have
+/// no snapshot, and why.
+pub(super) fn merged(
+    snapshots: Vec<Snapshot>,
+    ended: Vec<DnsCounts>,
+    missing: Vec<String>,
+) -> Snapshot {
     let nodes = snapshots.len() + missing.len();
     let mut parts = snapshots.into_iter().map(|mut snapshot| {
         if nodes > 1 {
@@ -92,6 +122,7 @@ pub(super) fn merged(snapshots: Vec<Snapshot>, missing: Vec<String>) -> Snapshot
         add_losses(&mut sum.losses, snapshot.losses);
         add_sinks(&mut sum.sinks, snapshot.sinks);
     }
+    ended.into_iter().for_each(|dns| add_dns(&mut sum.dns, dns));
     if nodes > 1 {
         sum.agent.node = format!("{nodes} nodes");
     }

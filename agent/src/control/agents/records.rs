@@ -12,7 +12,7 @@ use std::{
 use serde_json::json;
 use tap53_records::encode::Row;
 
-use super::{Agent, Agents, Answers, nobody};
+use super::{Agent, Agents, Answers, no_answer};
 use crate::{
     control::{
         client::{Following, Item},
@@ -34,7 +34,7 @@ const MAX_WAITING: usize = 65_536;
 /// counts them.
 const QUEUED: usize = 1_024;
 
-/// What the thread of an agent passes on.
+/// An event in the stream of one agent.
 enum Event {
     /// A record with its time.
     Record(i64, Vec<u8>),
@@ -71,7 +71,7 @@ pub(super) fn serve(
     });
     let failures: Vec<_> = asked.iter().filter_map(|it| it.as_ref().err()).collect();
     if failures.len() == asked.len() {
-        return answers.result::<()>(Err(nobody(failures)));
+        return answers.result::<()>(Err(no_answer(failures)));
     }
     answers.result(Ok(json!({})))?;
     for failure in failures {
@@ -95,7 +95,7 @@ pub(super) fn serve(
     merge.run(&received)
 }
 
-/// Passes on what an agent sends, until its stream ends or nobody reads.
+/// Passes on what an agent sends, until its stream or the receiver ends.
 fn follow(agent: &Agent, mut stream: Following, events: &SyncSender<Event>) {
     let mut line = Vec::new();
     loop {

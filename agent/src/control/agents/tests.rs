@@ -95,6 +95,17 @@ fn counts_are_added_and_a_missing_agent_is_named() {
     assert_eq!(agent.node, "3 nodes");
     let reasons = agent.health.ready.reasons.join("; ");
     assert!(!agent.health.ready.ok && reasons.contains("node-3: no agent answers"), "{reasons}");
+    // The counts of an agent that has ended remain.
+    let [first, second] = setups;
+    drop(first);
+    push(&mut feeds[1], 9);
+    let Snapshot { agent, dns, .. } = counting.read().unwrap();
+    assert_eq!(dns.transactions, 8);
+    let reasons = agent.health.ready.reasons.join("; ");
+    assert!(reasons.contains("node-1: the agent has stopped"), "{reasons}");
+    drop(second);
+    let Err(Error::Ended(why)) = counting.read() else { panic!("no end") };
+    assert!(why.starts_with("no agent answers: node-1: the agent has stopped"), "{why}");
 }
 
 #[test]
@@ -141,7 +152,7 @@ fn the_bounds_of_merged_lists_hold() {
     };
     let one = snapshot(list(&[("a", 10, 1), ("b", 6, 2)], 5));
     let other = snapshot(list(&[("b", 9, 0), ("c", 4, 3)], 3));
-    let names = merged(vec![one, other], Vec::new()).dns.names;
+    let names = merged(vec![one, other], Vec::new(), Vec::new()).dns.names;
     // `c` has up to 4 + 5, and is the first that is not in the list.
     assert_eq!(names, list(&[("b", 15, 2), ("a", 13, 4)], 9));
 }

@@ -28,7 +28,7 @@ pub trait Connect: fmt::Debug + fmt::Display + Send + Sync {
     /// timeout.
     ///
     /// # Errors
-    /// When nobody answers.
+    /// When no agent answers.
     fn connect(&self) -> Result<UnixStream, Error>;
 }
 

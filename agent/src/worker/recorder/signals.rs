@@ -29,7 +29,7 @@ pub(super) fn signals_of(
         response_bytes: size(response),
         has_private_address: response.is_some_and(|seen| seen.message.has_private_address()),
     };
-    detector.observe(&exchange).and(signals)
+    detector.observe(&exchange).union(signals)
 }
 
 /// Returns the signals that pairing found.

@@ -94,12 +94,7 @@ fn stages_of(
     queue: CrossWorkerQueue,
 ) -> (Stages, Arc<Keep>) {
     let keep = Arc::new(Keep::default());
-    let table = pair::Config {
-        udp_timeout: Duration::from_secs(5),
-        tcp_timeout: Duration::from_secs(5),
-        capacity: 8,
-        merge_interfaces: true,
-    };
+    let table = pair::Config { capacity: 8, ..pair::Config::default() };
     let table = table.build(0, RecordIds::new([1; 8], worker), notes.clone());
     let sink = Named { name: "keep".into(), sink: keep.clone() };
     let stages = Stages::new(table, &[sink], shared, queue, Clock { utc_offset_ns: 0 });
@@ -484,13 +479,7 @@ fn the_ledger_balances_at_every_step_of_a_slow_sink_even_within_a_batch() {
             selection: None,
             ending: Arc::default(),
         };
-        let timeout = Duration::from_secs(5);
-        let table = pair::Config {
-            udp_timeout: timeout,
-            tcp_timeout: timeout,
-            capacity: 8_192,
-            merge_interfaces: true,
-        };
+        let table = pair::Config { capacity: 8_192, ..pair::Config::default() };
         let table = table.build(0, RecordIds::new([1; 8], 0), SharedNotes::default());
         let clock = Clock { utc_offset_ns: 0 };
         let mut stages =

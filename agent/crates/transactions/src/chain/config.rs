@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tap53_base::settings::{Section, as_milliseconds, boolean, milliseconds, whole_number};
 
-use crate::pair::config::PairConfig;
+use crate::pair;
 
 /// Configures the chains behind answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -22,7 +22,7 @@ pub struct ChainsConfig {
 
 impl ChainsConfig {
     /// Reads the section.
-    pub fn read(section: &mut Section<'_>, pair: &PairConfig) -> Self {
+    pub fn read(section: &mut Section<'_>, pair: &pair::Config) -> Self {
         let enabled = section.read("enabled", boolean).unwrap_or(false);
         if enabled && !pair.merge_interfaces {
             section.refuse(

@@ -26,7 +26,7 @@
 
 mod anomaly;
 mod chain;
-pub mod config;
+mod config;
 mod id;
 mod multicast;
 mod recent;
@@ -35,39 +35,16 @@ mod table;
 mod translation;
 mod truncation;
 
-use std::time::Duration;
-
 use tap53_dns::{Flow, Message};
 use tap53_ebpf::{record::Sender, settings::Direction};
 
 pub use anomaly::{Anomalies, Anomaly};
 pub use chain::{AnswerSource, AnsweredFrom, Chain, SearchStep, Served};
+pub use config::Config;
 pub use id::{RecordId, RecordIds};
 pub use shared::SharedNotes;
 pub use table::{Observed, Table};
 pub use translation::{Nat, Sightings};
-
-/// Configures how queries and responses are paired.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Config {
-    /// Time that a query over UDP waits for its response.
-    pub udp_timeout: Duration,
-    /// Time that a query over TCP waits for its response.
-    pub tcp_timeout: Duration,
-    /// Maximum number of pending queries. An entry takes about 0.6 KiB with its name, so the
-    /// default of 65,536 bounds a worker's table to some 40 MiB under a flood of spoofed queries.
-    pub capacity: usize,
-    /// True if one packet that passes several interfaces counts as one message.
-    pub merge_interfaces: bool,
-}
-
-impl Config {
-    /// Creates an empty table whose observation begins at `started_at_ns` (CLOCK_MONOTONIC).
-    #[must_use]
-    pub fn build(self, started_at_ns: u64, ids: RecordIds, shared: SharedNotes) -> Table {
-        Table::new(self, started_at_ns, ids, shared)
-    }
-}
 
 /// An observation point: the interface and direction of a hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -106,13 +106,7 @@ impl Node {
 fn worker((number, queue): (u16, CrossWorkerQueue), chains: Option<Chains>) -> (Stages, Arc<Keep>) {
     let keep = Arc::new(Keep::default());
     let shared = Shared { chains, ..Shared::new("node-1", Arc::default()) };
-    let timeout = Duration::from_secs(5);
-    let table = pair::Config {
-        udp_timeout: timeout,
-        tcp_timeout: timeout,
-        capacity: 4_096,
-        merge_interfaces: true,
-    };
+    let table = pair::Config { capacity: 4_096, ..pair::Config::default() };
     let table = table.build(0, RecordIds::new([1; 8], number), SharedNotes::default());
     let sink = Named { name: "keep".into(), sink: keep.clone() };
     let clock = Clock { utc_offset_ns: 0 };

@@ -1,4 +1,4 @@
-//! How the fields of a row are written to JSON and read back.
+//! Writes the fields of a row to JSON, and reads them back.
 
 use std::{borrow::Cow, fmt};
 

@@ -102,7 +102,7 @@ impl Table {
         self.slots[slot as usize].sequence = sequence;
         let merged = self.merge(slot, None);
         let pending = &self.slots[slot as usize];
-        let mut anomalies = pending.anomalies.and(merged.anomalies);
+        let mut anomalies = pending.anomalies.union(merged.anomalies);
         let conflict = self.gaps.is_conflicting(&pending.flow, self.latest_ns);
         if conflict {
             anomalies.add(Anomaly::TcpConflict);

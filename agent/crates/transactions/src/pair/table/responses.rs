@@ -310,7 +310,7 @@ impl Table {
         if let Some(number) = found {
             let has_question = question.is_some();
             let added = self.merge(number, Some(hashes.wire));
-            anomalies = self.signs(number, hashes, has_question, response).and(added.anomalies);
+            anomalies = self.signs(number, hashes, has_question, response).union(added.anomalies);
             merged = Some(added);
             self.slots[number as usize].describe(&mut ended);
         } else {

@@ -339,7 +339,7 @@ impl Merged {
             },
         };
         self.copies += slot.query_count + slot.copy_count;
-        self.anomalies = self.anomalies.and(slot.anomalies);
+        self.anomalies = self.anomalies.union(slot.anomalies);
     }
 }
 

@@ -5,8 +5,6 @@ mod crowds;
 mod sightings;
 mod signs;
 
-use std::time::Duration;
-
 use tap53_dns::{Transport, build::Build};
 use tap53_ebpf::settings::Direction;
 
@@ -20,9 +18,7 @@ fn table(capacity: usize) -> Table {
 }
 
 fn table_with(capacity: usize, merge_interfaces: bool, truncations: &SharedNotes) -> Table {
-    let udp_timeout = Duration::from_secs(5);
-    let tcp_timeout = Duration::from_secs(10);
-    let config = Config { udp_timeout, tcp_timeout, capacity, merge_interfaces };
+    let config = Config { capacity, merge_interfaces, ..Config::default() };
     config.build(0, RecordIds::new([7; 8], 1), truncations.clone())
 }
 

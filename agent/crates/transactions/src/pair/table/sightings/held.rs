@@ -162,7 +162,7 @@ impl Table {
             copy_count: slot.copy_count + merged.copies,
             capture_gap,
             related: merged.related,
-            anomalies: slot.anomalies.and(merged.anomalies),
+            anomalies: slot.anomalies.union(merged.anomalies),
             sightings: merged.sightings,
             chain: None,
         })
