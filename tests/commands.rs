@@ -4,6 +4,8 @@
 use std::{
     fs,
     io::Write as _,
+    os::unix::fs::symlink,
+    path::Path,
     process::{Command, Output, Stdio},
 };
 
@@ -26,7 +28,10 @@ fn stderr(output: &Output) -> String {
 
 /// The commands that the help of a command lists.
 fn commands(arguments: &[&str]) -> Result<Vec<String>> {
-    let help = tap53(&[arguments, &["--help"]].concat())?;
+    commands_in(&tap53(&[arguments, &["--help"]].concat())?)
+}
+
+fn commands_in(help: &str) -> Result<Vec<String>> {
     let list = help.split("Commands:").nth(1).context("a list of commands")?;
     let lines = list.split("\n\n").next().unwrap_or_default().lines();
     let names = lines.filter_map(|line| line.strip_prefix("  ")?.split_once("  "));
@@ -42,6 +47,10 @@ fn each_command_has_a_man_page() -> Result<()> {
     let mut pages = vec!["tap53".to_owned()];
     pages.extend(commands(&[])?.iter().map(|name| format!("tap53-{name}")));
     pages.extend(commands(&["spool"])?.iter().map(|name| format!("tap53-spool-{name}")));
+    let help = plugin(directory.path())?.arg("--help").output()?;
+    pages.push("kubectl-tap53".to_owned());
+    let of_plugin = commands_in(&String::from_utf8(help.stdout)?)?;
+    pages.extend(of_plugin.iter().map(|name| format!("kubectl-tap53-{name}")));
     ensure!(pages.len() > 18, "too few commands: {pages:?}");
     for page in &pages {
         let text = fs::read_to_string(path.join(format!("{page}.1"))).context(page.clone())?;
@@ -54,6 +63,36 @@ fn each_command_has_a_man_page() -> Result<()> {
     let run = fs::read_to_string(path.join("tap53-run.1"))?;
     assert!(run.contains(".nf\nExamples:\n  sudo tap53 run \\-i eth0 \\-\\-stdout\n"), "{run}");
     assert!(tap53(&["man"])?.contains(".TH tap53 1"));
+    Ok(())
+}
+
+/// The plugin of kubectl, which is the same program by another name.
+fn plugin(directory: &Path) -> Result<Command> {
+    let path = directory.join("kubectl-tap53");
+    if !path.exists() {
+        symlink(agent::binary()?, &path)?;
+    }
+    Ok(Command::new(path))
+}
+
+#[test]
+fn the_plugin_of_kubectl_is_the_program_by_another_name() -> Result<()> {
+    let directory = TempDir::new()?;
+    let run = |arguments: &[&str]| -> Result<Output> {
+        let mut plugin = plugin(directory.path())?;
+        // There is no kubectl.
+        Ok(plugin.args(arguments).env("PATH", directory.path()).output()?)
+    };
+    let help = run(&["--help"])?;
+    ensure!(help.status.success(), "{}", stderr(&help));
+    let help = String::from_utf8(help.stdout)?;
+    assert_eq!(commands_in(&help)?, ["status", "tail", "top", "enable", "disable", "reset"]);
+    assert!(help.contains("Usage: kubectl tap53 [OPTIONS] <COMMAND>"), "{help}");
+    let without = run(&["status"])?;
+    assert_eq!(without.status.code(), Some(1));
+    assert!(stderr(&without).contains("cannot run kubectl: No such file"), "{}", stderr(&without));
+    // A command that is for one agent only.
+    assert_eq!(run(&["run"])?.status.code(), Some(2));
     Ok(())
 }
 

@@ -129,7 +129,13 @@ impl<L: Label> FromIterator<L> for Set<L> {
 #[cfg(feature = "serde")]
 impl<L: Label> serde::Serialize for Set<L> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.names())
+        use serde::ser::SerializeSeq as _;
+        // With the length: a serializer of Avro writes a sequence of unknown length in another form.
+        let mut names = serializer.serialize_seq(Some(self.len()))?;
+        for name in self.names() {
+            names.serialize_element(name)?;
+        }
+        names.end()
     }
 }
 
