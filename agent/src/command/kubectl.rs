@@ -165,7 +165,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
     let find = || Ok(Client::of(Agents::new(cluster.agents()?)));
     match command {
         Command::Status { output } => status::run(&cluster.agents()?, output),
-        Command::Tail(request) => tail::follow(request, find),
+        Command::Tail(request) => tail::follow(request, tail::Nodes::Several, find),
         Command::Top(request) => top::watch(&request, find),
         Command::Enable(request) => request.send(&find()?),
         Command::Disable(request) => request.send(&find()?),

@@ -101,12 +101,22 @@ impl Request {
 }
 
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    follow(arguments.request, || Ok(arguments.socket.client()))
+    follow(arguments.request, Nodes::One, || Ok(arguments.socket.client()))
+}
+
+/// The nodes whose records are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Nodes {
+    /// The node of one agent.
+    One,
+    /// Several nodes, which a column names.
+    Several,
 }
 
 /// Prints the records of the agent that `find` returns. It is called once the signals are handled.
 pub(super) fn follow(
     arguments: Request,
+    nodes: Nodes,
     find: impl FnOnce() -> anyhow::Result<Client>,
 ) -> anyhow::Result<ExitCode> {
     let past = arguments.past();
@@ -115,7 +125,12 @@ pub(super) fn follow(
     }
     let json = arguments.json.then_some(TextFormat::Json);
     let flags = arguments.output.flags(json);
-    let printer = Printer::new(flags.unwrap_or_else(|| StdoutFlags::from(TextFormat::Text)))?;
+    let mut flags = flags.unwrap_or_else(|| StdoutFlags::from(TextFormat::Text));
+    if nodes == Nodes::Several {
+        let columns = flags.columns.unwrap_or(flags.format.columns());
+        flags.columns = Some(columns.with_node());
+    }
+    let printer = Printer::new(flags)?;
     let interrupt = Interrupt::new()?;
     let client = find()?;
     let following = client.tail(printer.line_format(), arguments.filters.selection(), past)?;

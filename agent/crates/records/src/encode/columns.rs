@@ -222,6 +222,19 @@ impl Columns {
         Ok(chosen)
     }
 
+    /// Returns the default columns with that of the node, for records of several nodes. Chosen columns stay
+    /// as they are.
+    #[must_use]
+    pub fn with_node(self) -> Self {
+        let columns = self.as_slice();
+        if self.is_chosen || columns.contains(&Column::Node) {
+            return self;
+        }
+        // After the time.
+        let (time, others) = columns.split_at(1.min(columns.len()));
+        Self::default_of(&[time, &[Column::Node], others].concat())
+    }
+
     /// Returns the columns in their order.
     #[must_use]
     pub fn as_slice(&self) -> &[Column] {
@@ -264,6 +277,16 @@ mod tests {
             assert_eq!(column.properties().column, column);
             assert_eq!(column.name().parse(), Ok(column));
         }
+    }
+
+    #[test]
+    fn the_node_is_shown_after_the_time_unless_columns_are_chosen() {
+        let text = Columns::TEXT.with_node();
+        assert_eq!(text.as_slice()[..3], [Column::Time, Column::Node, Column::Client]);
+        assert_eq!(text.as_slice().len(), Columns::TEXT.as_slice().len() + 1);
+        assert_eq!(Columns::CSV.with_node(), Columns::CSV);
+        let chosen: Columns = "name,time".parse().unwrap();
+        assert_eq!(chosen.with_node(), chosen);
     }
 
     #[test]
