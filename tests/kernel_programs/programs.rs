@@ -5,7 +5,7 @@ use std::{env, fs, iter, path::PathBuf, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader, Pod, TestRun as _, TestRunOptions,
-    maps::{Array, ArrayOfMaps, HashMap, Map, MapData, PerCpuArray, RingBuf},
+    maps::{Array, ArrayOfMaps, HashMap, Map, MapData, PerCpuArray, PerCpuValues, RingBuf},
     programs::{SchedClassifier, Xdp},
 };
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_RINGBUF;
@@ -348,6 +348,13 @@ impl Programs {
             sum.add(&of_cpu.0);
         }
         Ok(sum)
+    }
+
+    /// Renews the budget for fragments of unknown datagrams, which is otherwise for a second of each CPU.
+    pub(crate) fn renew_budget(&mut self) -> Result<()> {
+        let mut spent: PerCpuArray<_, [u64; 2]> = map_mut(&mut self.ebpf, "SPECULATION")?;
+        let cpus = spent.get(&0, 0)?.len();
+        Ok(spent.set(0, PerCpuValues::try_from(vec![[0; 2]; cpus])?, 0)?)
     }
 
     /// Messages sent by aya-log since the last call.
