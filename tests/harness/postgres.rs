@@ -3,8 +3,9 @@
 use std::{
     ffi::OsStr,
     fs,
+    io::{self, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpListener},
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -57,6 +58,7 @@ impl<'a> Postgres<'a> {
     /// When it is not installed or does not start; the message ends with its log.
     pub fn start(namespace: &'a Namespace) -> Result<Self> {
         let programs = programs()?;
+        open_null_device()?;
         let directory = scratch::directory("postgres")?;
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777))?;
         let data = directory.path().join("data");
@@ -133,6 +135,25 @@ impl<'a> Postgres<'a> {
         command.env("PGTZ", "UTC");
         command
     }
+}
+
+/// Lets every user write to /dev/null, without which initdb fails. On every machine they may, but one was
+/// seen on which root had changed the mode: this reports it, with the time of the change.
+fn open_null_device() -> Result<()> {
+    const PATH: &str = "/dev/null";
+    const EVERYBODY: u32 = 0o666;
+    let found = fs::metadata(PATH)?;
+    let mode = found.permissions().mode() & 0o777;
+    if found.file_type().is_char_device() && mode != EVERYBODY {
+        let seconds = found.ctime();
+        // Shown also if the test passes, unlike what `eprintln!` writes.
+        writeln!(
+            io::stderr(),
+            "{PATH} had mode {mode:o} since {seconds} s after 1970: it is {EVERYBODY:o} now"
+        )?;
+        fs::set_permissions(PATH, fs::Permissions::from_mode(EVERYBODY))?;
+    }
+    Ok(())
 }
 
 fn unprivileged(namespace: &Namespace, program: &Path) -> Command {
