@@ -26,7 +26,7 @@ use tap53_base::{
 use tap53_capture::{
     capture::{Processes, RingLost},
     interfaces::Names,
-    ring::{Drain, Waker},
+    ring::{BATCH, Drain, Waker},
 };
 use tap53_dns::Kept;
 use tap53_insight::DnsMetrics;
@@ -201,7 +201,9 @@ impl Worker {
             if taken == 0 && ending {
                 break true;
             }
-            if taken == 0
+            // A batch that is not full has emptied the ring.
+            if taken < BATCH
+                && !ending
                 && let Err(error) = self.drain.wait(self.stages.is_quiet())
             {
                 tracing::error!(event = "ring_wait_failed", %error, "cannot wait for the ring");

@@ -2,10 +2,12 @@
 
 use std::{
     collections::HashSet,
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 use tap53_harness::{
     cluster::{IMAGE, Network, Plan, Query},
     kube::RELEASE,
@@ -41,6 +43,8 @@ fn records_survive_what_happens_to_agents() -> Result<()> {
     step("ConfigMap");
     the_charts_test_passes(&stage)?;
     step("helm test");
+    the_network_policy_allows_what_the_agent_needs(&stage)?;
+    step("network policy");
     an_upgrade_replaces_the_agents_with_a_short_gap(&stage)?;
     step("upgrade");
     a_surge_leaves_no_gap(&stage)?;
@@ -122,6 +126,31 @@ fn the_charts_test_passes(stage: &Stage<'_>) -> Result<()> {
     let arguments = ["test", RELEASE, "--namespace", RELEASE, "--logs", "--timeout", "60s"];
     let output = stage.cluster.api.helm(&arguments).with_context(|| stage.cluster.pods_report())?;
     ensure!(output.contains("ok    record"), "{output}");
+    Ok(())
+}
+
+/// The network of the cluster's pods ignores policies, and agents are in the network of their node: this
+/// compares the policy that the API server has with the connections of the agents.
+fn the_network_policy_allows_what_the_agent_needs(stage: &Stage<'_>) -> Result<()> {
+    let arguments = ["get", "networkpolicy", RELEASE, "--namespace", RELEASE, "--output=json"];
+    let policy: Value = serde_json::from_str(&stage.cluster.api.kubectl(&arguments)?)?;
+    let rules = policy["spec"]["egress"].as_array().context("no egress")?;
+    let ports = rules.iter().filter_map(|rule| rule["ports"].as_array()).flatten();
+    let allowed: HashSet<(&str, u64)> = ports
+        .filter_map(|port| Some((port["protocol"].as_str()?, port["port"].as_u64()?)))
+        .collect();
+    let broker: SocketAddr = stage.kafka.address().parse()?;
+    for needed in [("TCP", u64::from(broker.port())), ("TCP", 443), ("UDP", 53), ("TCP", 53)] {
+        ensure!(allowed.contains(&needed), "{needed:?} is not among {allowed:?}");
+    }
+    let pods = &policy["spec"]["podSelector"]["matchLabels"];
+    let labels = pods.as_object().context("no labels")?.iter();
+    let labels = labels.map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()));
+    let selector = labels.collect::<Vec<_>>().join(",");
+    let arguments =
+        ["get", "pods", "--namespace", RELEASE, "--selector", &selector, "--output=name"];
+    let selected = stage.cluster.api.kubectl(&arguments)?;
+    ensure!(selected.lines().count() == stage.cluster.nodes().len(), "it selects {selected}");
     Ok(())
 }
 

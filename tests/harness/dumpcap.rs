@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use nix::sys::signal::Signal;
+use nix::{sys::signal::Signal, unistd::Pid};
 
 use crate::{dns, namespace::Namespace, process::Process, wait};
 
@@ -38,6 +38,12 @@ impl Dumpcap {
         // Said once the interface is open and captured from.
         process.wait_for_line("File:", 0, DEADLINE)?;
         Ok(Self { process, path: path.to_owned() })
+    }
+
+    /// Returns the number of its process.
+    #[must_use]
+    pub fn pid(&self) -> Pid {
+        self.process.pid()
     }
 
     /// Waits until the file holds the response to a query for `name`, the last that was asked, and

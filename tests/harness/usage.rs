@@ -20,6 +20,8 @@ pub struct Usage {
     /// Voluntary context switches of each thread, by its number and name: a thread that waits for
     /// something makes one.
     pub waits: BTreeMap<(i32, String), u64>,
+    /// CPU time of each thread, by its number and name.
+    pub threads: BTreeMap<(i32, String), Duration>,
 }
 
 /// Resources that a process has used between two readings.
@@ -31,6 +33,8 @@ pub struct Used {
     pub cpu: Duration,
     /// Waits of each thread.
     pub waits: BTreeMap<(i32, String), u64>,
+    /// CPU time of the threads of each name.
+    pub threads: BTreeMap<String, Duration>,
 }
 
 impl Usage {
@@ -39,22 +43,23 @@ impl Usage {
     /// # Errors
     /// When there is no such process.
     pub fn of(pid: Pid) -> Result<Self> {
-        let (mut ns, mut waits) = (0, BTreeMap::new());
+        let (mut waits, mut threads) = (BTreeMap::new(), BTreeMap::new());
         let at = Instant::now();
         for task in fs::read_dir(format!("/proc/{pid}/task"))? {
             let path = task?.path();
             // A thread that has just ended.
             let Ok(times) = fs::read_to_string(path.join("schedstat")) else { continue };
             let Ok(status) = fs::read_to_string(path.join("status")) else { continue };
-            ns += times.split_whitespace().next().context("a time")?.parse::<u64>()?;
+            let ns = times.split_whitespace().next().context("a time")?.parse()?;
             let field = |name: &str| {
                 let found = status.lines().find_map(|line| line.strip_prefix(name));
                 found.map(str::trim).with_context(|| format!("no {name} in {}", path.display()))
             };
             let thread = (field("Pid:")?.parse()?, field("Name:")?.to_owned());
+            threads.insert(thread.clone(), Duration::from_nanos(ns));
             waits.insert(thread, field("voluntary_ctxt_switches:")?.parse()?);
         }
-        Ok(Self { at, cpu: Duration::from_nanos(ns), waits })
+        Ok(Self { at, cpu: threads.values().sum(), waits, threads })
     }
 }
 
@@ -66,10 +71,16 @@ impl Sub for &Usage {
             let waited = before.waits.get(thread).copied().unwrap_or(0);
             (thread.clone(), waits - waited)
         };
+        let mut threads = BTreeMap::new();
+        for (thread, cpu) in &self.threads {
+            let used = cpu.saturating_sub(before.threads.get(thread).copied().unwrap_or_default());
+            *threads.entry(thread.1.clone()).or_default() += used;
+        }
         Used {
             time: self.at - before.at,
             cpu: self.cpu.saturating_sub(before.cpu),
             waits: self.waits.iter().map(since).collect(),
+            threads,
         }
     }
 }

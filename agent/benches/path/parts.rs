@@ -70,7 +70,7 @@ pub(crate) fn read_and_pair(samples: &Samples) -> Stage<'_> {
         for sample in samples.borrow().iter() {
             for (item, seen) in [&sample.query, &sample.response].into_iter().zip(&mut seen) {
                 let (flow, wire, at_ns) = message(item);
-                let key = table.key(flow, u16::from_be_bytes([wire[0], wire[1]]));
+                let key = table.key(&flow, u16::from_be_bytes([wire[0], wire[1]]));
                 seen.message.read(wire, Kept::Answers);
                 seen.at_ns = at_ns;
                 black_box(matches!(table.observe(key, seen, wire), Observed::Done(_)));

@@ -13,6 +13,8 @@ pub(super) enum OutputFormat {
     /// One JSON object a line, with every field of the record
     #[value(alias = "json")]
     Jsonl,
+    /// The same without fields that are null or an empty list
+    Compact,
     /// Comma-separated values with a line of names; nothing is cut
     Csv,
 }
@@ -23,6 +25,7 @@ impl From<OutputFormat> for TextFormat {
             OutputFormat::Text => Self::Text,
             OutputFormat::Wide => Self::Wide,
             OutputFormat::Jsonl => Self::Json,
+            OutputFormat::Compact => Self::Compact,
             OutputFormat::Csv => Self::Csv,
         }
     }

@@ -465,7 +465,7 @@ impl Pairing {
         }
         self.counts.messages_decoded += 1;
         let id = wire.first_chunk().map_or(0, |id| u16::from_be_bytes(*id));
-        let key = self.table.key(flow, id);
+        let key = self.table.key(&flow, id);
         let key = if ownership == Ownership::Final { key.final_here() } else { key };
         if !seen.message.read(wire, self.kept) {
             self.counts.messages_lost[MessageLoss::ShorterThanHeader as usize] += 1;

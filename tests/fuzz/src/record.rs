@@ -29,7 +29,7 @@ pub(crate) fn limit(format: Format, on_wire: usize) -> usize {
         | Format::AvroSingleObject
         | Format::FlatAvroDatum
         | Format::FlatAvroSingleObject => MAX_RECORD_BYTES + 10,
-        Format::Json | Format::Message | Format::Csv(_) | Format::Row => {
+        Format::Json | Format::CompactJson | Format::Message | Format::Csv(_) | Format::Row => {
             2 * MAX_RECORD_BYTES + 8 * on_wire + (16 << 10)
         }
         Format::Text(_) => MAX_LINE_BYTES,
@@ -47,6 +47,7 @@ pub(crate) fn require_bounded(message: &Message, wire: &[u8]) {
                 Format::AvroDatum,
                 Format::FlatAvroDatum,
                 Format::Json,
+                Format::CompactJson,
                 Format::Message,
                 Format::Text(TextOptions { color: true, ..TextOptions::default() }),
             ]

@@ -1,6 +1,6 @@
 //! One measurement: load, and what processes take meanwhile.
 
-use std::{net::IpAddr, thread, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use nix::unistd::Pid;
@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 use super::{Plan, stage::Stage};
 use crate::{
     dnsperf::{Dnsperf, Load, Report},
-    usage::{Memory, cpu_time},
+    usage::{Memory, Usage, cpu_time},
 };
 
 /// Time for which load continues after the measured window.
@@ -39,6 +39,9 @@ pub(super) struct Measured {
     pub(super) client_us: f64,
     /// Costs of the processes, in their order.
     pub(super) costs: Vec<Cost>,
+    /// CPU of the processes for each query by the name of the thread, in µs. Threads that have ended are
+    /// missing.
+    pub(super) threads: Vec<BTreeMap<String, f64>>,
     /// Counts of the clients, warm-up included.
     pub(super) report: Report,
 }
@@ -86,7 +89,9 @@ pub(super) fn measure(
     let all: Vec<Pid> = processes.iter().copied().chain(clients.iter().map(Dnsperf::pid)).collect();
     thread::sleep(plan.warm_up);
     let before = Reading::take(stage, &all)?;
+    let threads_before = usages(processes)?;
     thread::sleep(plan.window);
+    let threads_after = usages(processes)?;
     let after = Reading::take(stage, &all)?;
     let memory = processes.iter().map(|pid| Memory::of(*pid)).collect::<Result<Vec<_>>>()?;
     let reports =
@@ -94,18 +99,21 @@ pub(super) fn measure(
 
     let queries = count(after.queries - before.queries);
     ensure!(queries > 0.0, "no query came in");
-    let us: Vec<f64> = after
-        .cpu
-        .iter()
-        .zip(&before.cpu)
-        .map(|(after, before)| (*after - *before).as_secs_f64() * 1e6 / queries)
-        .collect();
+    let us_of = |time: Duration| time.as_secs_f64() * 1e6 / queries;
+    let pairs = after.cpu.iter().zip(&before.cpu);
+    let us: Vec<f64> = pairs.map(|(after, before)| us_of(*after - *before)).collect();
     let (of_processes, of_clients) = us.split_at(processes.len());
     let costs = of_processes.iter().zip(memory).map(|(&us, memory)| Cost { us, memory }).collect();
     Ok(Measured {
         per_second: queries / (after.at - before.at).as_secs_f64(),
         client_us: of_clients.iter().sum(),
         costs,
+        threads: threads_after
+            .iter()
+            .zip(&threads_before)
+            .map(|(after, before)| (after - before).threads)
+            .map(|threads| threads.into_iter().map(|(name, time)| (name, us_of(time))).collect())
+            .collect(),
         report: merge(reports).context("no clients")?,
     })
 }
@@ -123,6 +131,10 @@ impl Reading {
         let cpu = processes.iter().map(|pid| cpu_time(*pid)).collect::<Result<_>>()?;
         Ok(Self { at, queries, cpu })
     }
+}
+
+fn usages(processes: &[Pid]) -> Result<Vec<Usage>> {
+    processes.iter().map(|pid| Usage::of(*pid)).collect()
 }
 
 fn merge(reports: Vec<Report>) -> Option<Report> {

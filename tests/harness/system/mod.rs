@@ -30,6 +30,7 @@ mod services;
 mod spread;
 mod stage;
 mod table;
+mod threads;
 mod watches;
 
 use std::{fmt, time::Duration};
@@ -135,6 +136,8 @@ pub enum Section {
     Resolver,
     /// The agent alone, by rate and sink.
     Agent,
+    /// The agent alone, by thread.
+    Threads,
     /// The agent alone, by the broker's delay.
     Delay,
     /// The rate that the agent captures without loss.
@@ -149,11 +152,12 @@ pub enum Section {
 
 impl Section {
     /// All, in the order of the document.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Gateway,
         Self::Node,
         Self::Resolver,
         Self::Agent,
+        Self::Threads,
         Self::Delay,
         Self::Capacity,
         Self::Producers,
@@ -172,6 +176,7 @@ impl Section {
             Self::Node => node::measure(plan),
             Self::Resolver => resolver::measure(plan),
             Self::Agent => agent::by_rate(plan),
+            Self::Threads => threads::measure(plan),
             Self::Delay => agent::by_delay(plan),
             Self::Capacity => capacity::measure(plan),
             Self::Producers => producers::measure(plan),
@@ -188,6 +193,7 @@ impl fmt::Display for Section {
             Self::Node => "node",
             Self::Resolver => "resolver",
             Self::Agent => "agent",
+            Self::Threads => "threads",
             Self::Delay => "delay",
             Self::Capacity => "capacity",
             Self::Producers => "producers",

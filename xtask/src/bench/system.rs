@@ -22,7 +22,7 @@ const fn document(section: Section) -> &'static str {
 /// Options of the system benchmark.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Only these sections (gateway, node, resolver, agent, delay, capacity, producers, services,
+    /// Only these sections (gateway, node, resolver, agent, threads, delay, capacity, producers, services,
     /// watches); other tables are not changed. May be repeated [default: all]
     #[arg(long, requires = "system", value_name = "SECTION", value_parser = section)]
     only: Vec<Section>,

@@ -1,16 +1,17 @@
 //! Formats IPv4 addresses, for decoding and encoding alike: several are written for each record.
 
-/// Each octet in decimal with a dot appended, as the low bytes of a word.
-const DOTTED: [u32; 256] = {
-    let mut table = [0; 256];
+/// Each octet in decimal with a dot appended, as the low bytes of a word, and the size of that in bits.
+const DOTTED: [(u32, u32); 256] = {
+    let mut table = [(0, 0); 256];
     let mut octet = 0u8;
     loop {
         let digits = [b'0' + octet / 100, b'0' + octet / 10 % 10, b'0' + octet % 10];
-        table[octet as usize] = u32::from_le_bytes(match octet {
-            0..10 => [digits[2], b'.', 0, 0],
-            10..100 => [digits[1], digits[2], b'.', 0],
-            100..=255 => [digits[0], digits[1], digits[2], b'.'],
-        });
+        let (text, size) = match octet {
+            0..10 => ([digits[2], b'.', 0, 0], 16),
+            10..100 => ([digits[1], digits[2], b'.', 0], 24),
+            100..=255 => ([digits[0], digits[1], digits[2], b'.'], 32),
+        };
+        table[octet as usize] = (u32::from_le_bytes(text), size);
         if octet == u8::MAX {
             break table;
         }
@@ -22,24 +23,19 @@ const DOTTED: [u32; 256] = {
 #[inline]
 pub fn dotted([a, b, c, d]: [u8; 4]) -> ([u8; 16], usize) {
     // Assemble it in registers: loading a word that was stored in parts stalls.
-    let (front, length) = two(a, b);
-    let (back, back_length) = two(c, d);
+    let (front, front_size) = two(a, b);
+    let (back, back_size) = two(c, d);
     // Without the dot after the last octet.
-    let back_length = back_length - 1;
-    let back = back & !(0xff << (8 * back_length));
-    let text = u128::from(front) | u128::from(back) << (8 * length);
-    (text.to_le_bytes(), (length + back_length) as usize)
+    let back_size = back_size - 8;
+    let back = back & !(0xff << back_size);
+    let text = u128::from(front) | u128::from(back) << front_size;
+    (text.to_le_bytes(), ((front_size + back_size) / 8) as usize)
 }
 
-/// Returns two octets with a dot after each, at most eight bytes, and their length.
+/// Returns two octets with a dot after each, at most eight bytes, and their size in bits.
 #[inline]
 fn two(first: u8, second: u8) -> (u64, u32) {
-    let [a, b] = [first, second].map(|octet| u64::from(DOTTED[usize::from(octet)]));
-    (a | b << (8 * length(first)), length(first) + length(second))
-}
-
-/// Returns the length of an octet and a dot.
-#[inline]
-const fn length(octet: u8) -> u32 {
-    2 + (octet >= 10) as u32 + (octet >= 100) as u32
+    let (first, first_size) = DOTTED[usize::from(first)];
+    let (second, second_size) = DOTTED[usize::from(second)];
+    (u64::from(first) | u64::from(second) << first_size, first_size + second_size)
 }

@@ -98,6 +98,8 @@ pub enum TextFormat {
     /// One JSON object a line, for programs.
     #[value(alias = "jsonl")]
     Json,
+    /// The same without fields that are null or an empty list.
+    Compact,
     /// Comma-separated values with a line of names.
     Csv,
 }
@@ -106,14 +108,14 @@ impl TextFormat {
     /// Returns true if the format has columns, which can be chosen.
     #[must_use]
     pub const fn has_columns(self) -> bool {
-        !matches!(self, Self::Json)
+        !matches!(self, Self::Json | Self::Compact)
     }
 
     /// Returns the columns of the format.
     #[must_use]
     pub const fn columns(self) -> Columns {
         match self {
-            Self::Text | Self::Json => Columns::TEXT,
+            Self::Text | Self::Json | Self::Compact => Columns::TEXT,
             Self::Wide => Columns::WIDE,
             Self::Csv => Columns::CSV,
         }

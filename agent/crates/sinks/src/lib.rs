@@ -268,6 +268,7 @@ fn format(config: &StdoutConfig) -> Format {
     };
     match format {
         TextFormat::Json => Format::Json,
+        TextFormat::Compact => Format::CompactJson,
         TextFormat::Text | TextFormat::Wide => Format::Text(options),
         TextFormat::Csv => Format::Csv(options),
     }

@@ -8,7 +8,7 @@ use tap53::{
     tail::LineFormat,
 };
 use tap53_base::visible::visible_lines;
-use tap53_records::encode::{Csv, Row, Text, TextOptions};
+use tap53_records::encode::{Csv, Row, Text, TextOptions, push_compact_line};
 use tap53_sinks::terminal_width;
 
 use crate::command::table::colored;
@@ -25,6 +25,8 @@ pub(super) struct Printer {
 
 enum Shape {
     Json,
+    /// JSON without fields that are null or an empty list.
+    Compact,
     Text(Text),
     Csv(Csv),
 }
@@ -42,6 +44,7 @@ impl Printer {
         };
         let shape = match format {
             TextFormat::Json => Shape::Json,
+            TextFormat::Compact => Shape::Compact,
             TextFormat::Text | TextFormat::Wide => Shape::Text(Text::new(options)),
             TextFormat::Csv => Shape::Csv(Csv::new(options)),
         };
@@ -51,7 +54,7 @@ impl Printer {
     /// Returns the format of the lines from the agent.
     pub(super) const fn line_format(&self) -> LineFormat {
         match self.shape {
-            Shape::Json => LineFormat::Json,
+            Shape::Json | Shape::Compact => LineFormat::Json,
             Shape::Text(_) | Shape::Csv(_) => LineFormat::Row,
         }
     }
@@ -59,7 +62,7 @@ impl Printer {
     /// Prints the heading.
     pub(super) fn begin(&mut self) -> anyhow::Result<()> {
         let heading = match &self.shape {
-            Shape::Json => String::new(),
+            Shape::Json | Shape::Compact => String::new(),
             Shape::Text(text) => text.heading(),
             Shape::Csv(csv) => csv.heading()?,
         };
@@ -72,10 +75,16 @@ impl Printer {
         const READ: &str = "cannot read a record from the agent";
         let mut bytes = Vec::new();
         match &mut self.shape {
-            Shape::Json => match str::from_utf8(line) {
-                Ok(text) => bytes.extend_from_slice(visible_lines(text).as_bytes()),
-                Err(error) => return Err(error).context(READ),
-            },
+            Shape::Json => {
+                let text = str::from_utf8(line).context(READ)?;
+                bytes.extend_from_slice(visible_lines(text).as_bytes());
+            }
+            Shape::Compact => {
+                let mut compact = Vec::new();
+                push_compact_line(line, &mut compact).context(READ)?;
+                let text = str::from_utf8(&compact).context(READ)?;
+                bytes.extend_from_slice(visible_lines(text).as_bytes());
+            }
             Shape::Text(text) => {
                 if self.fits_terminal {
                     text.resize(terminal_width());

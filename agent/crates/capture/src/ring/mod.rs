@@ -2,8 +2,9 @@
 //!
 //! The kernel programs submit without a wake-up, and force one each time the bytes written to a
 //! ring pass a multiple of a threshold (a wake-up per item costs more than ten times the packet).
-//! So a worker polls by itself: often under load, seldom when idle, and at once when the threshold
-//! wakes it.
+//! So a worker polls by itself, as seldom as a batch of [`TARGET_ITEMS`] and the longest interval allow,
+//! and at once when the threshold wakes it. What a poll costs apart from its items is the same for one
+//! item and for hundreds.
 //!
 //! A worker that has found its ring empty for a whole interval, and has nothing pending, sleeps. It
 //! arms the [`Doorbell`] first, so that the kernel wakes it with the next item. [`Waker`] wakes it
@@ -12,6 +13,7 @@
 mod depth;
 mod doorbell;
 mod waker;
+mod wakeups;
 
 use std::{
     os::fd::AsFd,
@@ -28,33 +30,38 @@ use nix::{
 pub use depth::Depth;
 pub use doorbell::{Doorbell, Doorbells};
 pub use waker::Waker;
+use wakeups::Wakeups;
 
 /// Maximum number of items in a batch, whose records are delivered before the next one.
 pub const BATCH: usize = 1_024;
 
-/// Shortest and longest poll interval. A worker that wakes every millisecond costs about 1 % of a
-/// core; 20 ms is the maximum delay of an item on an idle interface.
-const POLL_INTERVALS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(20));
+/// Shortest and longest poll interval in milliseconds. A worker that wakes every millisecond costs about
+/// 1 % of a core; the longest interval is the maximum delay of an item.
+const POLL_INTERVALS_MS: (u32, u32) = (1, 20);
 
 /// Maximum sleep of a worker that the kernel will wake. A quarter of the shortest heartbeat timeout
 /// that can be configured.
 pub const SLEEP: Duration = Duration::from_millis(250);
 
-/// Minimum number of items in a batch that sets the poll interval to the shortest.
-const BUSY_ITEMS: usize = 64;
+/// Number of items that the poll interval aims at. They are some 80 KB, which the caches hold.
+const TARGET_ITEMS: u32 = 256;
 
 /// A ring and its poll interval.
 pub struct Drain {
     ring: RingBuf<MapData>,
     doorbell: Doorbell,
     waker: Waker,
+    wakeups: Wakeups,
     pace: Pace,
 }
 
 /// Computes the poll interval of a ring.
 #[derive(Debug)]
 struct Pace {
-    wait: Duration,
+    /// The latest interval.
+    wait_ms: u32,
+    /// Number of items since the end of that interval.
+    taken: u32,
     /// Number of consecutive polls that found nothing.
     empty_polls: u32,
 }
@@ -62,8 +69,9 @@ struct Pace {
 impl Drain {
     /// Creates a drain from a ring and the objects that wake its worker.
     #[must_use]
-    pub const fn new(ring: RingBuf<MapData>, doorbell: Doorbell, waker: Waker) -> Self {
-        Self { ring, doorbell, waker, pace: Pace { wait: POLL_INTERVALS.0, empty_polls: 0 } }
+    pub fn new(ring: RingBuf<MapData>, doorbell: Doorbell, waker: Waker) -> Self {
+        let wakeups = Wakeups::of(&ring, &waker);
+        Self { ring, doorbell, waker, wakeups, pace: Pace::new() }
     }
 
     /// Returns the waker of its worker.
@@ -84,47 +92,64 @@ impl Drain {
         taken
     }
 
-    /// Waits until the threshold or the [`Waker`] wakes the worker, or the poll interval is over. A
-    /// worker that `is_quiet` has no timers and only waits for new items.
+    /// Waits until the threshold or the [`Waker`] wakes the worker, or the poll interval is over. Items
+    /// that came since the last [`batch`](Self::batch) do not end the wait. A worker that `is_quiet` has no
+    /// timers and only waits for new items.
     ///
     /// # Errors
-    /// Fails if poll(2) fails other than by a signal.
+    /// Fails if the system call fails other than by a signal.
     pub fn wait(&mut self, is_quiet: bool) -> Result<(), Errno> {
+        let wait_ms = self.pace.next_wait_ms();
         let sleeps =
             is_quiet && self.pace.allows_sleep() && self.waker.works() && self.doorbell.arm();
-        let timeout = if sleeps { SLEEP } else { self.pace.wait };
-        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::ZERO);
+        let waited = if sleeps { self.sleep() } else { self.wakeups.wait(&self.ring, wait_ms) };
+        self.waker.clear();
+        match waited {
+            Ok(()) | Err(Errno::EINTR) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits for an item, or for the waker.
+    fn sleep(&self) -> Result<(), Errno> {
+        let timeout = PollTimeout::try_from(SLEEP).unwrap_or(PollTimeout::ZERO);
         // A program reserves space, then checks whether the doorbell is armed; the worker arms it,
         // then poll(2) checks for reserved space. At least one of them sees the other.
         fence(Ordering::SeqCst);
         let ring = PollFd::new(self.ring.as_fd(), PollFlags::POLLIN);
-        let polled = match self.waker.descriptor() {
+        match self.waker.descriptor() {
             Some(waker) => poll(&mut [ring, PollFd::new(waker, PollFlags::POLLIN)], timeout),
             None => poll(&mut [ring], timeout),
-        };
-        self.waker.clear();
-        match polled {
-            Ok(_) | Err(Errno::EINTR) => Ok(()),
-            Err(error) => Err(error),
         }
+        .map(drop)
     }
 }
 
 impl Pace {
-    /// Records a poll that found `taken` items.
+    const fn new() -> Self {
+        Self { wait_ms: POLL_INTERVALS_MS.0, taken: 0, empty_polls: 0 }
+    }
+
+    /// Records a batch of `taken` items.
     fn note(&mut self, taken: usize) {
-        self.wait = if taken >= BUSY_ITEMS {
-            POLL_INTERVALS.0
-        } else {
-            (self.wait * 2).min(POLL_INTERVALS.1)
-        };
+        self.taken = self.taken.saturating_add(u32::try_from(taken).unwrap_or(u32::MAX));
         self.empty_polls = if taken == 0 { self.empty_polls.saturating_add(1) } else { 0 };
+    }
+
+    /// Begins the next interval and returns its length: that in which [`TARGET_ITEMS`] would have arrived
+    /// at the rate of the previous one, or twice the previous one if that is shorter.
+    fn next_wait_ms(&mut self) -> u32 {
+        let taken = std::mem::take(&mut self.taken).max(1);
+        let (shortest, longest) = POLL_INTERVALS_MS;
+        let to_target = self.wait_ms * TARGET_ITEMS / taken;
+        self.wait_ms = to_target.min(self.wait_ms * 2).clamp(shortest, longest);
+        self.wait_ms
     }
 
     /// Returns true if nothing arrived during the longest interval. If items arrive more often,
     /// polling costs less than a wake-up for each.
-    fn allows_sleep(&self) -> bool {
-        self.wait == POLL_INTERVALS.1 && self.empty_polls >= 2
+    const fn allows_sleep(&self) -> bool {
+        self.wait_ms == POLL_INTERVALS_MS.1 && self.empty_polls >= 2
     }
 }
 
@@ -132,26 +157,43 @@ impl Pace {
 mod tests {
     use super::*;
 
+    /// The intervals of a worker whose ring gets so many items a millisecond.
+    fn waits_at(rate: u32, pace: &mut Pace) -> Vec<u32> {
+        let mut arrived = pace.wait_ms * rate;
+        let mut next = || {
+            pace.note(arrived as usize);
+            let wait_ms = pace.next_wait_ms();
+            arrived = wait_ms * rate;
+            wait_ms
+        };
+        (0..10).map(|_| next()).collect()
+    }
+
     #[test]
-    fn the_pace_follows_the_load() {
-        let mut pace = Pace { wait: POLL_INTERVALS.0, empty_polls: 0 };
-        for _ in 0..10 {
-            pace.note(1);
-        }
-        assert_eq!(pace.wait, POLL_INTERVALS.1);
-        pace.note(BUSY_ITEMS);
-        assert_eq!(pace.wait, POLL_INTERVALS.0);
+    fn the_interval_fits_the_rate() {
+        let mut pace = Pace::new();
+        assert_eq!(waits_at(1, &mut pace)[..6], [2, 4, 8, 16, 20, 20]);
+        // 25 arrive in a millisecond: 500 in 20, and 256 in ten.
+        assert_eq!(waits_at(25, &mut pace), [10; 10]);
+        assert_eq!(waits_at(1_000, &mut pace), [1; 10]);
+        assert_eq!(waits_at(200, &mut pace), [1; 10]);
+        assert_eq!(waits_at(100, &mut pace), [2; 10]);
+        assert_eq!(waits_at(0, &mut pace)[..5], [4, 8, 16, 20, 20]);
+        pace.note(usize::MAX);
+        pace.note(usize::MAX);
+        assert_eq!(pace.next_wait_ms(), 1);
     }
 
     #[test]
     fn a_worker_sleeps_after_a_longest_wait_in_vain() {
-        let mut pace = Pace { wait: POLL_INTERVALS.0, empty_polls: 0 };
-        let mut waited = Duration::ZERO;
+        let mut pace = Pace::new();
+        let mut waited_ms = 0;
         while !pace.allows_sleep() {
-            waited = pace.wait;
+            waited_ms = pace.wait_ms;
             pace.note(0);
+            pace.next_wait_ms();
         }
-        assert!(waited * 2 >= POLL_INTERVALS.1, "{waited:?}");
+        assert!(waited_ms * 2 >= POLL_INTERVALS_MS.1, "{waited_ms}");
         // One item within two longest intervals prevents sleep during the next one.
         for _ in 0..10 {
             pace.note(1);

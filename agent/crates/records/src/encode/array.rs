@@ -37,6 +37,10 @@ where
         out.zero();
     }
 
+    fn is_absent(&self) -> bool {
+        self.0.as_ref().is_none_or(|make| make().next().is_none())
+    }
+
     #[inline(always)]
     fn flat<F: Fields>(self, name: &'static str, f: &mut F) -> Result<(), F::Error> {
         f.field(name, Lines(&self.0))?;
@@ -92,6 +96,10 @@ where
         out.zero();
     }
 
+    fn is_absent(&self) -> bool {
+        self.0.as_ref().is_none_or(|make| make().next().is_none())
+    }
+
     #[inline(always)]
     fn flat<F: Fields>(self, name: &'static str, f: &mut F) -> Result<(), F::Error> {
         let words = self.0.map(|make| make()).filter(|texts| texts.clone().next().is_some());
@@ -124,6 +132,10 @@ impl<L: Label> Value for Set<L> {
             }
         }
         out.zero();
+    }
+
+    fn is_absent(&self) -> bool {
+        self.is_empty()
     }
 
     #[inline(always)]
@@ -160,6 +172,10 @@ impl Value for Labels<'_> {
             }
         }
         out.zero();
+    }
+
+    fn is_absent(&self) -> bool {
+        self.0.is_empty()
     }
 
     fn flat_option<F: Fields>(

@@ -371,6 +371,10 @@ impl<V: Value> Value for Option<V> {
         }
     }
 
+    fn is_absent(&self) -> bool {
+        self.as_ref().is_none_or(V::is_absent)
+    }
+
     #[inline(always)]
     fn flat<F: Fields>(self, name: &'static str, f: &mut F) -> Result<(), F::Error> {
         V::flat_option(self, name, f)

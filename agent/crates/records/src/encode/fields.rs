@@ -46,6 +46,11 @@ pub(super) trait Value: Serialize {
         self.push(out);
     }
 
+    /// Returns true for null and for an empty list.
+    fn is_absent(&self) -> bool {
+        false
+    }
+
     /// Passes itself to `f` as its fields in the flat profile: by default unchanged.
     #[inline(always)]
     fn flat<F: Fields>(self, name: &'static str, f: &mut F) -> Result<(), F::Error>
@@ -81,5 +86,20 @@ impl<S: SerializeStruct> Fields for Named<S> {
 
     fn nulls(&mut self, names: &[&'static str]) -> Result<(), S::Error> {
         names.iter().try_for_each(|name| self.0.serialize_field(name, &None::<()>))
+    }
+}
+
+/// Passes the fields that are neither null nor an empty list to a serde serializer.
+pub(super) struct Present<S>(pub(super) S);
+
+impl<S: SerializeStruct> Fields for Present<S> {
+    type Error = S::Error;
+
+    fn field(&mut self, name: &'static str, value: impl Value) -> Result<(), S::Error> {
+        if value.is_absent() { Ok(()) } else { self.0.serialize_field(name, &value) }
+    }
+
+    fn nulls(&mut self, _names: &[&'static str]) -> Result<(), S::Error> {
+        Ok(())
     }
 }

@@ -59,7 +59,7 @@ pub use portion::{DEFAULT_MAX_BYTES, LEAST_MAX_BYTES, Portion};
 pub use profile::Profile;
 pub use record::{Clock, Record, SCHEMA_VERSION};
 pub use row::{Length, Moment, Row, RowAnswer, RowEnd, RowQuestion};
-pub use shown::push_json_line;
+pub use shown::{push_compact_line, push_json_line};
 pub use text::{Csv, Text, TextOptions};
 pub use versions::{FLAT_SCHEMA_VERSIONS, RECORD_NAME, SCHEMA_VERSIONS, SchemaVersion};
 pub use workload::Workload;
@@ -106,6 +106,8 @@ pub enum Format {
     FlatAvroSingleObject,
     /// One JSON object and a line feed.
     Json,
+    /// The same without the fields that are null or an empty list.
+    CompactJson,
     /// One JSON object and a line feed per message; see [`MessageLine`].
     Message,
     /// Aligned columns and a line feed.
@@ -125,6 +127,7 @@ impl Format {
             Self::AvroDatum
             | Self::AvroSingleObject
             | Self::Json
+            | Self::CompactJson
             | Self::Message
             | Self::Text(_)
             | Self::Csv(_)
@@ -143,6 +146,7 @@ impl Format {
             Self::FlatAvroDatum => Box::new(FlatDatum::default()),
             Self::FlatAvroSingleObject => Box::new(SingleObject::flat()?),
             Self::Json => Box::new(JsonLine),
+            Self::CompactJson => Box::new(CompactJsonLine),
             Self::Message => Box::new(MessageLine),
             Self::Text(options) => Box::new(Text::new(options)),
             Self::Csv(options) => Box::new(Csv::new(options)),
@@ -168,13 +172,7 @@ pub struct RowLine;
 
 impl Encode for RowLine {
     fn encode(&mut self, record: &Record<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
-        let start = out.len();
-        if let Err(error) = serde_json::to_writer(&mut *out, &Row::of(record)) {
-            out.truncate(start);
-            return Err(error.into());
-        }
-        out.push(b'\n');
-        Ok(())
+        push_line(&Row::of(record), out)
     }
 }
 
@@ -184,12 +182,27 @@ pub struct JsonLine;
 
 impl Encode for JsonLine {
     fn encode(&mut self, record: &Record<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
-        let start = out.len();
-        if let Err(error) = record.serialize(&mut serde_json::Serializer::new(&mut *out)) {
-            out.truncate(start);
-            return Err(error.into());
-        }
-        out.push(b'\n');
-        Ok(())
+        push_line(record, out)
     }
+}
+
+/// Encodes a record like [`JsonLine`], without the fields that are null or an empty list: for a usual
+/// transaction, they are two thirds of the fields.
+pub struct CompactJsonLine;
+
+impl Encode for CompactJsonLine {
+    fn encode(&mut self, record: &Record<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
+        push_line(&record::Compact(record), out)
+    }
+}
+
+/// Appends a value as JSON and a line feed, or leaves `out` unchanged.
+fn push_line(value: &impl Serialize, out: &mut Vec<u8>) -> Result<(), Error> {
+    let start = out.len();
+    if let Err(error) = serde_json::to_writer(&mut *out, value) {
+        out.truncate(start);
+        return Err(error.into());
+    }
+    out.push(b'\n');
+    Ok(())
 }

@@ -15,7 +15,7 @@ use super::{
     NodeRole, Observer, Owner, Portion, Provenance,
     array::{Array, Texts},
     binary::{Binary, Buffer, Encodable},
-    fields::{Fields, Named},
+    fields::{Fields, Named, Present},
     item::{Shown, Update},
     mnemonic::Mnemonic,
     owner,
@@ -457,6 +457,17 @@ impl Serialize for Record<'_> {
         let mut named = Named(serializer.serialize_struct("DnsTransaction", FIELDS)?);
         self.fields(&mut named)?;
         named.0.end()
+    }
+}
+
+/// A record that serializes without the fields that are null or an empty list.
+pub(super) struct Compact<'a>(pub(super) &'a Record<'a>);
+
+impl Serialize for Compact<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut present = Present(serializer.serialize_struct("DnsTransaction", FIELDS)?);
+        self.0.fields(&mut present)?;
+        present.0.end()
     }
 }
 

@@ -1,9 +1,17 @@
-//! Shows an encoded record to people: converts Avro to the JSON of [`JsonLine`](super::JsonLine).
+//! Shows an encoded record to people: converts Avro to the JSON of [`JsonLine`](super::JsonLine), and that to
+//! the JSON of [`CompactJsonLine`](super::CompactJsonLine).
+
+use std::fmt;
 
 use apache_avro::{reader::datum::GenericDatumReader, types::Value};
-use serde::{Serialize, Serializer, ser::SerializeMap};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{MapAccess, Visitor},
+    ser::SerializeMap,
+};
+use serde_json::value::RawValue;
 
-use super::{Error, Profile};
+use super::{Error, Profile, push_line};
 
 /// Appends a datum of the record's schema in a profile to `out`, as one JSON object and a line
 /// feed.
@@ -11,20 +19,58 @@ use super::{Error, Profile};
 /// # Errors
 /// Fails if it is not such a datum; `out` is unchanged then.
 pub fn push_json_line(profile: Profile, mut datum: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
-    let defect = |error: &dyn std::fmt::Display| Error::Avro(error.to_string());
+    let defect = |error: &dyn fmt::Display| Error::Avro(error.to_string());
     let reader = GenericDatumReader::builder(profile.schema()?).build();
     let reader = reader.map_err(|error| defect(&error))?;
     let value = reader.read_value(&mut datum).map_err(|error| defect(&error))?;
     if !datum.is_empty() {
         return Err(defect(&format_args!("{} bytes after it", datum.len())));
     }
-    let start = out.len();
-    if let Err(error) = Shown(&value).serialize(&mut serde_json::Serializer::new(&mut *out)) {
-        out.truncate(start);
-        return Err(error.into());
+    push_line(&Shown(&value), out)
+}
+
+/// Appends a JSON object to `out`, without the members that are null or an empty list, and a line feed.
+///
+/// # Errors
+/// Fails if it is no JSON object; `out` is unchanged then.
+pub fn push_compact_line(object: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
+    let Members(members) = serde_json::from_slice(object)?;
+    push_line(&Members(members), out)
+}
+
+/// The members of a JSON object, in their order, that are neither null nor an empty list.
+struct Members<'a>(Vec<(String, &'a RawValue)>);
+
+impl Serialize for Members<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
     }
-    out.push(b'\n');
-    Ok(())
+}
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Present;
+
+        impl<'de> Visitor<'de> for Present {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Members<'de>, M::Error> {
+                let mut members = Vec::new();
+                while let Some((name, value)) = map.next_entry::<String, &RawValue>()? {
+                    if !matches!(value.get(), "null" | "[]" | "{}") {
+                        members.push((name, value));
+                    }
+                }
+                Ok(Members(members))
+            }
+        }
+
+        deserializer.deserialize_map(Present)
+    }
 }
 
 /// A value of the schema, serialized with names in its order, times as in RFC 3339, bytes in

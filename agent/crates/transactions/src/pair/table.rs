@@ -33,13 +33,14 @@ use slots::{List, NONE, Slot};
 
 /// Flow and identifier of a message, and their hash in the table that computed it.
 #[derive(Clone, Copy)]
-pub struct Key {
-    flow: Flow,
+pub struct Key<'f> {
+    /// By reference: it is a hundred bytes.
+    flow: &'f Flow,
     hash: u64,
     is_final: bool,
 }
 
-impl Key {
+impl Key<'_> {
     /// Makes the table process the message itself, whatever it is: it is never
     /// [`Observed::Elsewhere`].
     #[must_use]
@@ -201,10 +202,9 @@ impl Table {
     /// the memory that [`observe`](Self::observe) reads first is prefetched meanwhile.
     #[inline]
     #[must_use]
-    pub fn key(&self, mut flow: Flow, id: u16) -> Key {
-        self.identify(&mut flow);
+    pub fn key<'f>(&self, flow: &'f Flow, id: u16) -> Key<'f> {
         let mut hash = self.hasher.build_hasher();
-        flow.hash(&mut hash);
+        self.identified(flow, &mut None).hash(&mut hash);
         hash.write_u16(id);
         let hash = hash.finish();
         self.recent.prefetch(hash);
@@ -215,26 +215,28 @@ impl Table {
     /// and `seen` is then another observation that may be overwritten.
     pub fn observe<'a>(
         &'a mut self,
-        key: Key,
+        key: Key<'_>,
         seen: &'a mut Box<Observation>,
         wire: &[u8],
     ) -> Observed<'a> {
         let Key { flow, mut hash, is_final } = key;
+        let mut copy = None;
+        let flow = self.identified(flow, &mut copy);
         self.is_final = is_final;
         self.shrink_buffers();
         self.latest_ns = self.latest_ns.max(seen.at_ns);
-        if multicast::is_possible(&flow) {
+        if multicast::is_possible(flow) {
             if seen.message.response {
-                return self.observe_group_response(hash, &flow, seen, wire);
+                return self.observe_group_response(hash, flow, seen, wire);
             }
-            if let Some(key) = multicast::Key::of_query(&flow, &seen.message) {
+            if let Some(key) = multicast::Key::of_query(flow, &seen.message) {
                 hash = self.hasher.hash_one(key);
             }
         }
         if seen.message.response {
-            self.observe_response(hash, &flow, seen, wire)
+            self.observe_response(hash, flow, seen, wire)
         } else {
-            self.observe_query(hash, &flow, seen, wire)
+            self.observe_query(hash, flow, seen, wire)
         }
     }
 
@@ -255,6 +257,17 @@ impl Table {
             sightings: Sightings::single(&flow),
             chain: None,
         }
+    }
+
+    /// Returns the flow, or the copy without its interface if interfaces are merged.
+    #[inline]
+    fn identified<'f>(&self, flow: &'f Flow, copy: &'f mut Option<Flow>) -> &'f Flow {
+        if !self.merge_interfaces {
+            return flow;
+        }
+        let copy = copy.insert(*flow);
+        self.identify(copy);
+        copy
     }
 
     const fn identify(&self, flow: &mut Flow) {

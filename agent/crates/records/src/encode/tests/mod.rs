@@ -16,9 +16,9 @@ use apache_avro::{
 use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 
 use super::{
-    Datum, Encode, JsonLine, Record,
+    CompactJsonLine, Datum, Encode, JsonLine, Record,
     fields::{Fields, Value},
-    samples, schema,
+    push_compact_line, samples, schema,
 };
 
 /// Collects the names of fields.
@@ -81,6 +81,34 @@ fn json_has_the_fields_of_the_schema() {
             serde_json::from_slice(&out).unwrap();
         assert_eq!(json.keys().map(String::as_str).collect::<HashSet<_>>(), expected);
     }
+}
+
+/// Both ways to compact JSON, from a record and from a line of JSON.
+#[test]
+fn compact_json_is_json_without_nulls_and_empty_lists() {
+    for sample in samples::NAMES {
+        let (mut whole, mut compact, mut compacted) = (Vec::new(), Vec::new(), Vec::new());
+        samples::with_record(sample, |record| {
+            JsonLine.encode(record, &mut whole).unwrap();
+            CompactJsonLine.encode(record, &mut compact).unwrap();
+        });
+        push_compact_line(&whole, &mut compacted).unwrap();
+        let [whole, compact, compacted] =
+            [whole, compact, compacted].map(|line| String::from_utf8(line).unwrap());
+        assert_eq!(compact, compacted, "{sample}");
+        let [mut whole, compact] = [whole, compact].map(|line| {
+            serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&line).unwrap()
+        });
+        whole.retain(|_, value| {
+            let is_empty_list = value.as_array().is_some_and(Vec::is_empty);
+            let is_empty_map = value.as_object().is_some_and(serde_json::Map::is_empty);
+            !value.is_null() && !is_empty_list && !is_empty_map
+        });
+        assert_eq!(compact, whole, "{sample}");
+    }
+    let mut out = b"kept".to_vec();
+    assert!(push_compact_line(b"[]", &mut out).is_err());
+    assert_eq!(out, b"kept");
 }
 
 proptest! {

@@ -77,7 +77,7 @@ impl Link {
             message,
             ..Observation::default()
         });
-        let key = self.table.key(flow, seen.message.id);
+        let key = self.table.key(&flow, seen.message.id);
         match self.table.observe(key, &mut seen, &wire) {
             Observed::Done(transaction) => Some((&transaction).into()),
             _ => None,

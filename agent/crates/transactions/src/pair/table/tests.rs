@@ -48,7 +48,7 @@ fn observe_by<'a>(
     seen: &'a mut Box<Observation>,
     wire: &[u8],
 ) -> Observed<'a> {
-    let key = table.key(flow, seen.message.id);
+    let key = table.key(&flow, seen.message.id);
     table.observe(key, seen, wire)
 }
 
@@ -58,7 +58,7 @@ fn observe(
     mut seen: Box<Observation>,
 ) -> Option<Transaction<'static>> {
     let wire = seen.message.id.to_be_bytes();
-    let key = table.key(flow, seen.message.id);
+    let key = table.key(&flow, seen.message.id);
     match table.observe(key, &mut seen, &wire) {
         Observed::Done(transaction) => return Some(to_static(&transaction)),
         Observed::Waits => while table.evict().is_some() {},

@@ -92,7 +92,8 @@ impl Bench {
         });
         self.now_ns = self.now_ns.max(seen.at_ns);
         self.expire(self.now_ns);
-        let key = self.table.key(flow(sent.port), seen.message.id);
+        let flow = flow(sent.port);
+        let key = self.table.key(&flow, seen.message.id);
         match self.table.observe(key, &mut seen, &sent.wire) {
             Observed::Done(transaction) => record(&mut self.records, &transaction),
             Observed::Copy => self.copies += 1,
@@ -230,7 +231,7 @@ fn a_zone_transfer_at_two_interfaces_is_recorded_once() {
     };
     // More than are stored for one flow and identifier, without two that share a slot: the second
     // one would replace the first.
-    let key = table.key(over_tcp, 9).hash;
+    let key = table.key(&over_tcp, 9).hash;
     let mut slots = HashSet::new();
     let messages: Vec<u8> = (0..=255)
         .filter(|octet| {
@@ -245,7 +246,7 @@ fn a_zone_transfer_at_two_interfaces_is_recorded_once() {
         let point = Point { ifindex, direction };
         let mut seen =
             Box::new(Observation { at_ns: SECOND, point, message, ..Default::default() });
-        let key = table.key(over_tcp, seen.message.id);
+        let key = table.key(&over_tcp, seen.message.id);
         match table.observe(key, &mut seen, &wire) {
             Observed::Done(transaction) => Some((transaction.id, transaction.related)),
             _ => None,
@@ -361,7 +362,8 @@ fn a_query_that_leaves_again_by_another_interface_is_a_repetition() {
     let mut sees = |ifindex, at_ms: u64| {
         let mut seen = message(at_ms * MS, 1, "poll.test", false);
         seen.point.ifindex = ifindex;
-        let key = table.key(flow(1), seen.message.id);
+        let flow = flow(1);
+        let key = table.key(&flow, seen.message.id);
         match table.observe(key, &mut seen, &[]) {
             Observed::Waits => "waits",
             Observed::Repeated => "repeated",

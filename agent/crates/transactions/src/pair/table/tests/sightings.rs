@@ -141,7 +141,7 @@ impl Node {
             ..Observation::default()
         });
         self.observed += 1;
-        let key = self.table.key(hop.flow, seen.message.id);
+        let key = self.table.key(&hop.flow, seen.message.id);
         match self.table.observe(key, &mut seen, wire) {
             Observed::Done(transaction) => {
                 note(&mut self.records, &mut self.in_records, &mut self.copies, &transaction);

@@ -23,7 +23,7 @@ fn sees_at(
 ) -> Option<Transaction<'static>> {
     let message = tap53_dns::Message::parse(wire).unwrap();
     let mut seen = Box::new(Observation { at_ns, point, message, ..Observation::default() });
-    let key = table.key(flow, seen.message.id);
+    let key = table.key(&flow, seen.message.id);
     match table.observe(key, &mut seen, wire) {
         Observed::Done(transaction) => Some(to_static(&transaction)),
         _ => None,
@@ -245,7 +245,7 @@ fn sees_changed(
     let point = Point { ifindex: 7, direction };
     let mut seen = Box::new(Observation { at_ns, point, message, ..Observation::default() });
     change(&mut seen);
-    let key = table.key(flow, seen.message.id);
+    let key = table.key(&flow, seen.message.id);
     match table.observe(key, &mut seen, wire) {
         Observed::Done(transaction) => Some(to_static(&transaction)),
         _ => None,
