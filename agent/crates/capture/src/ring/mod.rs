@@ -43,8 +43,8 @@ const POLL_INTERVALS_MS: (u32, u32) = (1, 20);
 /// that can be configured.
 pub const SLEEP: Duration = Duration::from_millis(250);
 
-/// Number of items that the poll interval aims at. They are some 80 KB, which the caches hold.
-const TARGET_ITEMS: u32 = 256;
+/// Number of items that the poll interval aims at. They are some 160 KB, which the caches hold.
+const TARGET_ITEMS: u32 = 512;
 
 /// A ring and its poll interval.
 pub struct Drain {
@@ -173,11 +173,10 @@ mod tests {
     fn the_interval_fits_the_rate() {
         let mut pace = Pace::new();
         assert_eq!(waits_at(1, &mut pace)[..6], [2, 4, 8, 16, 20, 20]);
-        // 25 arrive in a millisecond: 500 in 20, and 256 in ten.
-        assert_eq!(waits_at(25, &mut pace), [10; 10]);
+        // 50 arrive in a millisecond: 1,000 in 20, and 512 in ten.
+        assert_eq!(waits_at(50, &mut pace), [10; 10]);
         assert_eq!(waits_at(1_000, &mut pace), [1; 10]);
-        assert_eq!(waits_at(200, &mut pace), [1; 10]);
-        assert_eq!(waits_at(100, &mut pace), [2; 10]);
+        assert_eq!(waits_at(200, &mut pace), [2; 10]);
         assert_eq!(waits_at(0, &mut pace)[..5], [4, 8, 16, 20, 20]);
         pace.note(usize::MAX);
         pace.note(usize::MAX);
