@@ -160,6 +160,7 @@ impl Recorder {
         if !needs_client && self.rules.leaves_out(transaction) {
             return leave_out(transaction, counts);
         }
+        let signal_key = self.writer.signal_key(transaction);
         let ends = self.attribution.ends(transaction, self.writer.clock);
         if may_defer {
             let wanted = Deadlines {
@@ -176,7 +177,7 @@ impl Recorder {
         if let Some(reason) = self.rules.excludes_client(ends.client.owner) {
             return count_filtered(transaction, reason, counts);
         }
-        self.writer.write(transaction, &ends, &self.attribution, &self.rules, counts);
+        self.writer.write(transaction, signal_key, &ends, &self.attribution, &self.rules, counts);
     }
 
     /// Publishes the counts of a whole batch, and passes it to the sinks and its lines to the followers.

@@ -36,6 +36,6 @@ mod tunnel;
 mod window;
 
 pub use config::SignalsConfig;
-pub use detector::{Detector, Exchange};
+pub use detector::{Detector, Exchange, Key};
 pub use signal::{Signal, Signals};
 pub use state::{SharedSignals, Usage};

@@ -1,5 +1,7 @@
 //! Exchanges that a worker saw a moment ago.
 
+use tap53_base::prefetch::prefetch;
+
 use crate::signal::Signals;
 
 /// Number of sets of cells.
@@ -28,6 +30,12 @@ impl Recent {
 
     pub(crate) fn new() -> Self {
         Self { sets: Box::new([Set([0; WAYS]); SETS]) }
+    }
+
+    /// Fetches the set of a hash into the cache.
+    #[inline]
+    pub(crate) fn prefetch(&self, hash: u64) {
+        prefetch(&raw const self.sets[index(hash)]);
     }
 
     /// Returns the signals that were stored for the exchange with this hash in this interval.

@@ -6,7 +6,7 @@ use tap53_base::amount::Amount;
 use tap53_insight::{DnsCounter, DnsMetrics};
 use tap53_ledger::{Published, WorkerCounts};
 use tap53_records::encode::{self, Clock, Portion, Process, Profile, Provenance, Record, Row};
-use tap53_signals::{Detector, SharedSignals};
+use tap53_signals::{Detector, Key, SharedSignals};
 use tap53_sinks::Named;
 use tap53_transactions::{
     filter::FilterReason,
@@ -18,7 +18,7 @@ use super::{
     attribution::{Attribution, Ends},
     observers::Observers,
     output::Output,
-    signals::signals_of,
+    signals::{key_of, signals_of},
     tally::{count_endpoint, count_filtered, count_record, count_signals, leave_out},
 };
 use crate::tail::{Feed, RecordFilter};
@@ -81,11 +81,18 @@ impl Writer {
         self.files.push(name.to_owned());
     }
 
+    /// Returns the key of a transaction's signals, and prefetches what [`write`](Self::write) reads by it.
+    #[inline]
+    pub(super) fn signal_key(&self, transaction: &Transaction<'_>) -> Option<Key> {
+        self.signals.as_ref().and_then(|detector| key_of(detector, transaction))
+    }
+
     /// Creates the record of a transaction, counts it in the metrics, and appends it to the batches, unless it
     /// is left out; does nothing of this if it is not selected.
     pub(super) fn write(
         &mut self,
         transaction: &Transaction<'_>,
+        key: Option<Key>,
         ends: &Ends<'_>,
         attribution: &Attribution,
         rules: &RulesReader,
@@ -96,7 +103,7 @@ impl Writer {
         let signals = self
             .signals
             .as_mut()
-            .map(|detector| signals_of(detector, transaction, ends.client.owner, self.clock));
+            .map(|detector| signals_of(detector, key, transaction, ends.client.owner, self.clock));
         let decision = rules.decide(transaction, ends.client.owner, signals);
         // It takes a system call.
         let process = match decision.is_kept() {
