@@ -242,11 +242,16 @@ impl<'a> Cluster<'a> {
     /// # Errors
     /// If the file cannot be written.
     pub fn write_kubectl(&self, path: &Path) -> Result<()> {
-        let mut command = self.api.command(self.api.kubectl_path());
-        command.arg("--kubeconfig").arg(self.api.admin_kubeconfig());
+        let command = self.api.command(self.api.kubectl_path());
         let words: Vec<_> = iter::once(command.get_program()).chain(command.get_args()).collect();
-        let line = words.join(OsStr::new(" "));
-        fs::write(path, format!("#!/bin/sh\nexec {} \"$@\"\n", line.display()))?;
+        let (line, configuration) = (words.join(OsStr::new(" ")), self.api.admin_kubeconfig());
+        // A variable: kubectl takes no flags before the name of a plugin.
+        let text = format!(
+            "#!/bin/sh\nKUBECONFIG={} exec {} \"$@\"\n",
+            configuration.display(),
+            line.display()
+        );
+        fs::write(path, text)?;
         fs::set_permissions(path, Permissions::from_mode(0o755))?;
         Ok(())
     }
