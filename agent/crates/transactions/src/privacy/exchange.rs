@@ -90,24 +90,15 @@ impl ExchangeKey {
             Self::Missing => return None,
         };
         let Sightings { client, server, .. } = transaction.sightings;
-        let kind = transaction.flow.transport as u8
+        let mut input = Input { octets: [0; LARGEST], length: 1 };
+        input.octets[0] = transaction.flow.transport as u8
             | u8::from(client.is_ipv4()) << 6
             | u8::from(server.is_ipv4()) << 7;
-        let mut input = Input { octets: [0; LARGEST], length: 0 };
-        input.append([kind]);
-        match (client, server) {
-            // All places are constants.
-            (SocketAddr::V4(client), SocketAddr::V4(server)) => {
-                for end in [client, server] {
-                    input.append(end.ip().octets());
-                    input.append(end.port().to_be_bytes());
-                }
-            }
-            _ => [client, server].into_iter().for_each(|end| input.end(end)),
+        input.end(client);
+        input.end(server);
+        for number in [message.id, question.qtype, question.qclass] {
+            input.append(&number.to_be_bytes());
         }
-        let [id, qtype, qclass] =
-            [message.id, question.qtype, question.qclass].map(u16::to_be_bytes);
-        input.append([id[0], id[1], qtype[0], qtype[1], qclass[0], qclass[1]]);
         let hasher = SipHasher13::new_with_keys(one, other);
         Some(ExchangeId(input.hash_with(hasher, question.name.as_bytes()).as_bytes()))
     }
@@ -124,28 +115,28 @@ struct Input {
 
 impl Input {
     #[inline(always)]
-    fn append<const N: usize>(&mut self, octets: [u8; N]) {
-        if let Some(place) = self.octets.get_mut(self.length..).and_then(<[u8]>::first_chunk_mut) {
-            *place = octets;
-            self.length += N;
+    fn append(&mut self, octets: &[u8]) {
+        if let Some(place) = self.octets.get_mut(self.length..self.length + octets.len()) {
+            place.copy_from_slice(octets);
+            self.length += octets.len();
         }
     }
 
+    #[inline(always)]
     fn end(&mut self, end: SocketAddr) {
         match end.ip() {
-            IpAddr::V4(address) => self.append(address.octets()),
-            IpAddr::V6(address) => self.append(address.octets()),
+            IpAddr::V4(address) => self.append(&address.octets()),
+            IpAddr::V6(address) => self.append(&address.octets()),
         }
-        self.append(end.port().to_be_bytes());
+        self.append(&end.port().to_be_bytes());
     }
 
     /// Returns the hash of the octets and of `name`. All at once, that takes a third fewer instructions.
     #[inline(always)]
     fn hash_with(mut self, mut hasher: SipHasher13, name: &[u8]) -> Hash128 {
-        let end = self.length + name.len();
-        if let Some(place) = self.octets.get_mut(self.length..end) {
-            place.copy_from_slice(name);
-            return hasher.hash(self.octets.get(..end).unwrap_or_default());
+        if self.length + name.len() <= LARGEST {
+            self.append(name);
+            return hasher.hash(self.octets.get(..self.length).unwrap_or_default());
         }
         hasher.write(self.octets.get(..self.length).unwrap_or_default());
         hasher.write(name);
