@@ -9,7 +9,7 @@ use super::{
     Plan,
     measure::{Cost, Rate, measure as measure_load},
     node::memory,
-    resolver::{start, start_agent, to_topic, zone},
+    resolver::{TO_FILE, start, start_agent, to_topic, zone},
     spread::Spread,
     stage::Stage,
     table::Table,
@@ -38,7 +38,7 @@ pub(super) fn by_rate(plan: &Plan) -> Result<String> {
         let (mut answered, mut file, mut topic) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..plan.rounds {
             let mut one = |sink: &str| run(&stage, plan, rate, sink, &mut answered);
-            file.push(one("type: file, directory: $OUT")?);
+            file.push(one(TO_FILE)?);
             topic.push(one(&to_topic(&kafka)?)?);
         }
         let us = |costs: &[Cost]| format!("{:.1}", Spread::over(costs, |cost| cost.us));

@@ -44,7 +44,7 @@ pub(super) fn measure(plan: &Plan) -> Result<String> {
     let mut table = Table::new(&["sink", "without loss, transactions/s", "what ended it"]);
     for (name, to_kafka) in [("Avro file", false), ("Kafka", true)] {
         let sink = || {
-            if to_kafka { to_topic(&kafka) } else { Ok("type: file, directory: $OUT".to_owned()) }
+            if to_kafka { to_topic(&kafka) } else { Ok(TO_FILE.to_owned()) }
         };
         let (whole, end) = raise(plan, |rate| run(&stage, plan, &file, rate, &sink()?))?;
         table.row([name.to_owned(), format!("{whole:.0}"), end]);

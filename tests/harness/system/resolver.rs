@@ -114,7 +114,7 @@ fn run(stage: &Stage, plan: &Plan, kafka: &Kafka<'_>, recorder: Recorder) -> Res
         .transpose()?;
     let unbound = start(stage, &extra(recorder, directory.path()))?;
     let agent = match recorder {
-        Recorder::AvroFile => Some(start_agent(stage, "type: file, directory: $OUT")?),
+        Recorder::AvroFile => Some(start_agent(stage, TO_FILE)?),
         Recorder::Kafka => Some(start_agent(stage, &to_topic(kafka)?)?),
         _ => None,
     };
@@ -180,9 +180,18 @@ pub(super) fn start(stage: &Stage, extra: &Extra) -> Result<Unbound> {
     Unbound::start_with(&stage.server, &[Stage::address(0).into()], extra)
 }
 
+/// A sink of Avro files.
+pub(super) const TO_FILE: &str = "type: file, directory: $OUT";
+
 /// An agent that captures at the server's interface.
 pub(super) fn start_agent(stage: &Stage, sink: &str) -> Result<Agent> {
-    let yaml = format!("node: bench\ninterfaces: {{include: [s0]}}\nsinks:\n  - {{{sink}}}\n");
+    start_agent_with(stage, sink, "")
+}
+
+/// The same with more lines of configuration.
+pub(super) fn start_agent_with(stage: &Stage, sink: &str, more: &str) -> Result<Agent> {
+    let yaml =
+        format!("node: bench\ninterfaces: {{include: [s0]}}\nsinks:\n  - {{{sink}}}\n{more}");
     Agent::start(&stage.server, &yaml, &[])
 }
 

@@ -11,21 +11,18 @@ use nix::unistd::Pid;
 use super::{
     Plan,
     measure::{Measured, Rate, measure as measure_load},
-    resolver::{start, to_topic, zone},
+    resolver::{TO_FILE, start, start_agent, start_agent_with, to_topic, zone},
     spread::Spread,
     stage::{Stage, ZONE},
     table::Table,
 };
 use crate::{
-    account::Ledger, agent::Agent, dumpcap::Dumpcap, kafka::Kafka, namespace::SERVER_END,
-    unbound::Extra,
+    account::Ledger, dumpcap::Dumpcap, kafka::Kafka, namespace::SERVER_END, unbound::Extra,
 };
 
 const IN_FLIGHT: u32 = 500;
 /// A thread whose time is below this in all rows is in the column of all others.
 const LEAST_US: f64 = 0.05;
-
-const TO_FILE: &str = "type: file, directory: $OUT";
 
 /// The program that records, and where to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,25 +80,19 @@ fn run(
     let spool = |mode: &str| -> Result<String> {
         Ok(format!("{}, spool: {{mode: {mode}, directory: $OUT/spool}}", to_topic(kafka)?))
     };
-    let (sink, filter) = match recorder {
-        Recorder::Dumpcap | Recorder::AvroFile => (TO_FILE.to_owned(), String::new()),
-        Recorder::NothingKept => (TO_FILE.to_owned(), leave_all_out()),
-        Recorder::Kafka => (to_topic(kafka)?, String::new()),
-        Recorder::KafkaFast => (spool("fast")?, String::new()),
-        Recorder::KafkaDurable => (spool("durable")?, String::new()),
-    };
-    let yaml = format!(
-        "node: bench\ninterfaces: {{include: [{}]}}\n{filter}sinks:\n  - {{{sink}}}\n",
-        SERVER_END.interface
-    );
-    let agent = Agent::start(&stage.server, &yaml, &[])?;
+    let agent = match recorder {
+        Recorder::NothingKept => {
+            let filter = format!("filter: {{qnames: {{deny: [{ZONE}]}}}}\n");
+            start_agent_with(stage, TO_FILE, &filter)
+        }
+        Recorder::Dumpcap | Recorder::AvroFile => start_agent(stage, TO_FILE),
+        Recorder::Kafka => start_agent(stage, &to_topic(kafka)?),
+        Recorder::KafkaFast => start_agent(stage, &spool("fast")?),
+        Recorder::KafkaDurable => start_agent(stage, &spool("durable")?),
+    }?;
     let measured = load(stage, plan, rate, agent.process().pid())?;
     Ledger(&agent.stop_for_ledger()?).require_balance()?;
     Ok(measured)
-}
-
-fn leave_all_out() -> String {
-    format!("filter: {{qnames: {{deny: [{ZONE}]}}}}\n")
 }
 
 fn load(stage: &Stage, plan: &Plan, rate: u32, recorder: Pid) -> Result<Measured> {

@@ -1,6 +1,9 @@
 //! Prints the lines of a follower.
 
-use std::io::{self, BufWriter, StdoutLock, Write};
+use std::{
+    borrow::Cow,
+    io::{self, BufWriter, StdoutLock, Write},
+};
 
 use anyhow::Context;
 use tap53::{
@@ -75,14 +78,14 @@ impl Printer {
         const READ: &str = "cannot read a record from the agent";
         let mut bytes = Vec::new();
         match &mut self.shape {
-            Shape::Json => {
-                let text = str::from_utf8(line).context(READ)?;
-                bytes.extend_from_slice(visible_lines(text).as_bytes());
-            }
-            Shape::Compact => {
-                let mut compact = Vec::new();
-                push_compact_line(line, &mut compact).context(READ)?;
-                let text = str::from_utf8(&compact).context(READ)?;
+            Shape::Json | Shape::Compact => {
+                let mut line = Cow::Borrowed(line);
+                if matches!(self.shape, Shape::Compact) {
+                    let mut compact = Vec::new();
+                    push_compact_line(&line, &mut compact).context(READ)?;
+                    line = Cow::Owned(compact);
+                }
+                let text = str::from_utf8(&line).context(READ)?;
                 bytes.extend_from_slice(visible_lines(text).as_bytes());
             }
             Shape::Text(text) => {

@@ -37,7 +37,7 @@ pub const BATCH: usize = 1_024;
 
 /// Shortest and longest poll interval in milliseconds. A worker that wakes every millisecond costs about
 /// 1 % of a core; the longest interval is the maximum delay of an item.
-const POLL_INTERVALS_MS: (u32, u32) = (1, 20);
+const POLL_INTERVALS_MS: (u16, u16) = (1, 20);
 
 /// Maximum sleep of a worker that the kernel will wake. A quarter of the shortest heartbeat timeout
 /// that can be configured.
@@ -51,7 +51,8 @@ pub struct Drain {
     ring: RingBuf<MapData>,
     doorbell: Doorbell,
     waker: Waker,
-    wakeups: Wakeups,
+    /// `None` if the kernel refuses epoll: items then end every wait.
+    wakeups: Option<Wakeups>,
     pace: Pace,
 }
 
@@ -59,7 +60,7 @@ pub struct Drain {
 #[derive(Debug)]
 struct Pace {
     /// The latest interval.
-    wait_ms: u32,
+    wait_ms: u16,
     /// Number of items since the end of that interval.
     taken: u32,
     /// Number of consecutive polls that found nothing.
@@ -102,7 +103,16 @@ impl Drain {
         let wait_ms = self.pace.next_wait_ms();
         let sleeps =
             is_quiet && self.pace.allows_sleep() && self.waker.works() && self.doorbell.arm();
-        let waited = if sleeps { self.sleep() } else { self.wakeups.wait(&self.ring, wait_ms) };
+        let waited = match &self.wakeups {
+            Some(wakeups) if !sleeps => wakeups.wait(wait_ms),
+            _ if sleeps => {
+                // A program reserves space, then checks whether the doorbell is armed; the worker arms
+                // it, then poll(2) checks for reserved space. At least one of them sees the other.
+                fence(Ordering::SeqCst);
+                self.poll(PollTimeout::try_from(SLEEP).unwrap_or(PollTimeout::ZERO))
+            }
+            _ => self.poll(PollTimeout::from(wait_ms)),
+        };
         self.waker.clear();
         match waited {
             Ok(()) | Err(Errno::EINTR) => Ok(()),
@@ -111,11 +121,7 @@ impl Drain {
     }
 
     /// Waits for an item, or for the waker.
-    fn sleep(&self) -> Result<(), Errno> {
-        let timeout = PollTimeout::try_from(SLEEP).unwrap_or(PollTimeout::ZERO);
-        // A program reserves space, then checks whether the doorbell is armed; the worker arms it,
-        // then poll(2) checks for reserved space. At least one of them sees the other.
-        fence(Ordering::SeqCst);
+    fn poll(&self, timeout: PollTimeout) -> Result<(), Errno> {
         let ring = PollFd::new(self.ring.as_fd(), PollFlags::POLLIN);
         match self.waker.descriptor() {
             Some(waker) => poll(&mut [ring, PollFd::new(waker, PollFlags::POLLIN)], timeout),
@@ -138,10 +144,11 @@ impl Pace {
 
     /// Begins the next interval and returns its length: that in which [`TARGET_ITEMS`] would have arrived
     /// at the rate of the previous one, or twice the previous one if that is shorter.
-    fn next_wait_ms(&mut self) -> u32 {
+    fn next_wait_ms(&mut self) -> u16 {
         let taken = std::mem::take(&mut self.taken).max(1);
         let (shortest, longest) = POLL_INTERVALS_MS;
-        let to_target = self.wait_ms * TARGET_ITEMS / taken;
+        let to_target = u32::from(self.wait_ms) * TARGET_ITEMS / taken;
+        let to_target = u16::try_from(to_target).unwrap_or(u16::MAX);
         self.wait_ms = to_target.min(self.wait_ms * 2).clamp(shortest, longest);
         self.wait_ms
     }
@@ -158,13 +165,10 @@ mod tests {
     use super::*;
 
     /// The intervals of a worker whose ring gets so many items a millisecond.
-    fn waits_at(rate: u32, pace: &mut Pace) -> Vec<u32> {
-        let mut arrived = pace.wait_ms * rate;
+    fn waits_at(rate: usize, pace: &mut Pace) -> Vec<u16> {
         let mut next = || {
-            pace.note(arrived as usize);
-            let wait_ms = pace.next_wait_ms();
-            arrived = wait_ms * rate;
-            wait_ms
+            pace.note(usize::from(pace.wait_ms) * rate);
+            pace.next_wait_ms()
         };
         (0..10).map(|_| next()).collect()
     }

@@ -5,7 +5,6 @@ use std::os::fd::AsFd;
 use aya::maps::{MapData, RingBuf};
 use nix::{
     errno::Errno,
-    poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
 };
 
@@ -13,20 +12,19 @@ use super::Waker;
 
 /// The wake-ups of one worker. poll(2) returns at once if the ring has items, and under load it always has
 /// some; an edge-triggered epoll(7) returns when the kernel programs force a wake-up.
-pub(super) struct Wakeups(Option<Epoll>);
+pub(super) struct Wakeups(Epoll);
 
 impl Wakeups {
-    /// Registers the ring and the waker. If the kernel refuses that, the worker polls more often.
-    pub(super) fn of(ring: &RingBuf<MapData>, waker: &Waker) -> Self {
-        let registered = Self::register(ring, waker);
-        if let Err(error) = &registered {
+    /// Registers the ring and the waker; returns `None` if the kernel refuses that.
+    pub(super) fn of(ring: &RingBuf<MapData>, waker: &Waker) -> Option<Self> {
+        let registered = Self::register(ring, waker).inspect_err(|error| {
             tracing::warn!(
                 event = "ring_wakeups_failed",
                 %error,
                 "cannot wait for wake-ups by epoll: a worker under load reads its ring without a pause"
             );
-        }
-        Self(registered.ok())
+        });
+        registered.ok().map(Self)
     }
 
     fn register(ring: &RingBuf<MapData>, waker: &Waker) -> Result<Epoll, Errno> {
@@ -39,17 +37,7 @@ impl Wakeups {
     }
 
     /// Waits for a wake-up for at most `wait_ms` milliseconds.
-    pub(super) fn wait(&self, ring: &RingBuf<MapData>, wait_ms: u32) -> Result<(), Errno> {
-        // At most 20.
-        let wait_ms = u16::try_from(wait_ms).unwrap_or(u16::MAX);
-        match &self.0 {
-            Some(epoll) => {
-                epoll.wait(&mut [EpollEvent::empty(); 2], EpollTimeout::from(wait_ms)).map(drop)
-            }
-            None => {
-                let ring = PollFd::new(ring.as_fd(), PollFlags::POLLIN);
-                poll(&mut [ring], PollTimeout::from(wait_ms)).map(drop)
-            }
-        }
+    pub(super) fn wait(&self, wait_ms: u16) -> Result<(), Errno> {
+        self.0.wait(&mut [EpollEvent::empty(); 2], EpollTimeout::from(wait_ms)).map(drop)
     }
 }
