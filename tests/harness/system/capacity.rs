@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use super::{
     Plan,
     measure::count,
-    resolver::{start_agent, to_topic},
+    resolver::{TO_FILE, start_agent, to_topic},
     stage::Stage,
     table::Table,
 };
