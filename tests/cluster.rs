@@ -1,14 +1,10 @@
 //! The agents in a Kubernetes cluster of two nodes: the image and the chart, as users install them.
 
-use std::{os::unix::fs::symlink, process::Command, time::Duration};
-
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::Value;
 use tap53_harness::{
     agent,
-    cluster::{CLUSTER_IP, Network, OUTSIDE_IP, Plan, ProxyMode, Query},
-    process::{Process, run},
-    scratch,
+    cluster::{CLUSTER_IP, Network, OUTSIDE_IP, Plan, Plugin, ProxyMode, Query},
 };
 
 #[path = "cluster/life.rs"]
@@ -20,12 +16,10 @@ mod stage;
 
 use stage::Stage;
 
-const DEADLINE: Duration = Duration::from_secs(30);
 /// Pods that are created at once.
 const BURST: usize = 10;
 
 #[test]
-#[ignore = "takes minutes: `cargo xtask cluster test`"]
 fn pods_are_named_at_both_ends_of_kube_proxys_translation() -> Result<()> {
     let network = Network::new()?;
     let plan = Plan { proxy: [ProxyMode::Iptables, ProxyMode::Nftables], ..Plan::default() };
@@ -41,7 +35,7 @@ fn pods_are_named_at_both_ends_of_kube_proxys_translation() -> Result<()> {
     let records = stage.records_of(&near, &[("node-2", 2)])?;
     Seen::at("node-2", &records).require("near", [count, 0, count])?;
     first_queries_are_recorded(&stage)?;
-    the_plugin_shows_a_pods_first_query(&stage)
+    Plugin::install(&stage.cluster, &agent::binary()?)?.require_first_query()
 }
 
 /// Records of a pod's names at a node, by the server.
@@ -123,33 +117,5 @@ fn first_queries_are_recorded(stage: &Stage<'_>) -> Result<()> {
         let count = of_pod.count();
         ensure!(count == query.names().len(), "{} has {count} records: {records:#?}", query.pod);
     }
-    Ok(())
-}
-
-/// `kubectl tap53`, in the cluster that its users have.
-fn the_plugin_shows_a_pods_first_query(stage: &Stage<'_>) -> Result<()> {
-    let directory = scratch::directory("plugin")?;
-    let path = |name: &str| directory.path().join(name);
-    symlink(agent::binary()?, path("kubectl-tap53"))?;
-    stage.cluster.write_kubectl(&path("kubectl"))?;
-    let plugin = |arguments: &[&str]| {
-        let programs = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", directory.path().display());
-        let mut command = Command::new(path("kubectl"));
-        command.arg("tap53").args(arguments).env("PATH", programs);
-        command
-    };
-    let status = run(&mut plugin(&["status"]))?;
-    for node in ["node-1", "node-2"] {
-        let line = status.lines().find(|line| line.starts_with(node));
-        ensure!(line.is_some_and(|line| line.contains("ready")), "{status}");
-    }
-    let tail = Process::spawn("kubectl", plugin(&["tail"]))?;
-    tail.stdout().wait_for_line("TIME", 0, DEADLINE)?;
-    let query = [Query::new("shown", "node-1")];
-    stage.cluster.query("shown", &query)?;
-    let first = &query[0].names()[0];
-    let shown = tail.stdout().wait_for_line(first, 0, DEADLINE);
-    let line = shown.with_context(|| tail.stderr().text())?;
-    ensure!(line.contains("node-1") && line.contains("default/shown"), "{line}");
     Ok(())
 }

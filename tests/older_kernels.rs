@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use data_encoding::HEXLOWER;
 use serde_json::Value;
 use tap53_harness::{
     agent,
@@ -13,6 +14,8 @@ use tap53_harness::{
 };
 
 const INIT: &str = include_str!("older_kernels/init.sh");
+const AGENT_STEPS: &str = include_str!("older_kernels/agent.sh");
+const PACKETS_STEPS: &str = include_str!("older_kernels/packets.sh");
 const MODULES: [&str; 3] = ["veth", "sch_ingress", "cls_bpf"];
 /// Prefix that distinguishes the guest's output from the kernel's messages.
 const MARK: &str = "tap53-test ";
@@ -64,6 +67,42 @@ impl Guest {
 /// Before 5.19, threads without CAP_BPF cannot use maps on Debian.
 const KERNEL_5_10: Guest = Guest { config: "privileges: {keep: true}\n", ..Guest::new("5.10") };
 
+/// The files of a guest that runs `steps` with `program`.
+fn root_for(
+    steps: &str,
+    program: &Path,
+    hooks: [&str; 2],
+    architecture: Architecture,
+) -> Result<Root> {
+    let root = Root::new(INIT, architecture)?;
+    root.program(program)?;
+    root.utility("ip")?;
+    let query = query();
+    root.executable(
+        "bin/answer",
+        format!("#!/bin/sh\nhead -c {} >/dev/null\nexec cat /response\n", query.len()),
+    )?;
+    root.file("steps", steps)?;
+    root.file("query", query)?;
+    root.file("response", response())?;
+    root.file("hooks", hooks.join(" "))?;
+    Ok(root)
+}
+
+fn query() -> Vec<u8> {
+    over_tcp(&[QUERY_HEADER, QUESTION])
+}
+
+fn response() -> Vec<u8> {
+    over_tcp(&[RESPONSE_HEADER, QUESTION, ANSWER])
+}
+
+/// The lines of a console that are for the test, each as its first word and the rest.
+fn reported(console: &str) -> impl Iterator<Item = (&str, &str)> {
+    let lines = console.lines().filter_map(|line| line.trim().strip_prefix(MARK));
+    lines.map(|line| line.split_once(' ').unwrap_or((line, "")))
+}
+
 /// Boots a kernel, runs `tap53 doctor`, and captures with each of the hooks.
 fn capture(
     guest: &Guest,
@@ -72,25 +111,14 @@ fn capture(
 ) -> Result<(Vec<String>, [Captured; 2])> {
     let Guest { series, parameters, config, hooks } = guest;
     let kernel = Kernel::of_series(series, &MODULES, architecture)?;
-    let root = Root::new(INIT, architecture)?;
-    root.program(agent)?;
-    root.utility("ip")?;
-    let query = over_tcp(&[QUERY_HEADER, QUESTION]);
-    root.executable(
-        "bin/answer",
-        format!("#!/bin/sh\nhead -c {} >/dev/null\nexec cat /response\n", query.len()),
-    )?;
-    root.file("query", query)?;
+    let root = root_for(AGENT_STEPS, agent, *hooks, architecture)?;
     root.file("container", CONTAINER)?;
     root.file("config", config)?;
-    root.file("hooks", hooks.join(" "))?;
-    root.file("response", over_tcp(&[RESPONSE_HEADER, QUESTION, ANSWER]))?;
     let console = kernel.boot(&root, parameters)?;
 
     let (mut doctor, mut captured) = (Vec::new(), Vec::new());
     let mut release = None;
-    for line in console.lines().filter_map(|line| line.trim().strip_prefix(MARK)) {
-        let (what, rest) = line.split_once(' ').unwrap_or((line, ""));
+    for (what, rest) in reported(&console) {
         if what == "hook" {
             captured.push(Captured::default());
         }
@@ -194,6 +222,31 @@ fn kernel_6_12_takes_the_programs() -> Result<()> {
     check_doctor(&doctor, " TCX", "tcx");
     check(&tc, "tcx", "tcx");
     check(&xdp, "xdp native", "tcx");
+    Ok(())
+}
+
+/// The crate that captures, without the rest of the agent: it is cross-built in a minute or two.
+#[test]
+fn arm64_takes_the_programs_of_the_capture_crate() -> Result<()> {
+    let architecture = Architecture::Aarch64;
+    let hooks = ["tc", "xdp"];
+    let kernel = Kernel::of_series("6.12", &MODULES, architecture)?;
+    let program = cross::example(architecture, "tap53-capture", "packets")?;
+    let root = root_for(PACKETS_STEPS, &program, hooks, architecture)?;
+    let [query, response] = [query(), response()].map(|bytes| HEXLOWER.encode(&bytes));
+    root.file("answered", &response)?;
+    let console = kernel.boot(&root, "")?;
+    let packets = reported(&console).filter(|(what, _)| *what == "packets");
+    let lines: Vec<&str> = packets.map(|(_, line)| line).collect();
+    for ingress in ["tcx", "xdp native"] {
+        let attached = format!("attached ingress={ingress} egress=tcx");
+        let begin = lines.iter().position(|line| *line == attached).context(console.clone())?;
+        for packet in [format!("packet ingress 6 {query}"), format!("packet egress 6 {response}")] {
+            let at_hook =
+                lines[begin..].iter().skip(1).take_while(|line| !line.contains("attached"));
+            assert_eq!(at_hook.filter(|line| **line == packet).count(), 1, "{packet}\n{console}");
+        }
+    }
     Ok(())
 }
 

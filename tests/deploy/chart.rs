@@ -234,7 +234,8 @@ fn names_labels_registry_and_arguments_are_values() -> Result<()> {
     }
     let pods = &one(&objects, "DaemonSet")?["spec"]["template"];
     let container = &pods["spec"]["containers"][0];
-    assert_eq!(container["image"], "registry.example:5000/tap53/tap53:0.1.0");
+    let image = concat!("registry.example:5000/tap53/tap53:", env!("CARGO_PKG_VERSION"));
+    assert_eq!(container["image"], image);
     let arguments = ["run", "--config", "/etc/tap53/config/tap53.yaml", "--log-level", "debug"];
     assert_eq!(container["args"], json!(arguments));
     // kubectl's commands need no -c.

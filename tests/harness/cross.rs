@@ -120,18 +120,32 @@ pub fn agent(architecture: Architecture) -> Result<PathBuf> {
     if architecture.is_native() {
         return agent::binary();
     }
+    build(architecture, &["--package", "tap53"], "tap53")
+}
+
+/// Builds an example of a package, with the same kernel programs; returns its path.
+///
+/// # Errors
+/// When it cannot be built.
+pub fn example(architecture: Architecture, package: &str, name: &str) -> Result<PathBuf> {
+    build(architecture, &["--package", package, "--example", name], &format!("examples/{name}"))
+}
+
+/// Builds what `arguments` of cargo select, and returns the path of `file` among the results.
+fn build(architecture: Architecture, arguments: &[&str], file: &str) -> Result<PathBuf> {
     // A directory of its own: the cargo that runs this test may hold the lock of the usual one.
     let target = agent::target_directory().join("cross");
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
-        .args(["build", "--locked", "--package", "tap53", "--target-dir"])
+        .args(["build", "--locked", "--target-dir"])
         .arg(&target)
+        .args(arguments)
         .args(["--config", "profile.dev.debug=false"])
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
         .env("CARGO_INCREMENTAL", "0");
     Toolchain::new(architecture)?.configure(&mut cargo, "");
-    run(&mut cargo).context("cross-build the agent")?;
-    Ok(target.join(architecture.triple()).join("debug/tap53"))
+    run(&mut cargo).with_context(|| format!("cross-build {file}"))?;
+    Ok(target.join(architecture.triple()).join("debug").join(file))
 }
 
 /// Unpacks packages into a directory of the cache, again when the machine's own get another version.

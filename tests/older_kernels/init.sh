@@ -1,8 +1,7 @@
 #!/bin/busybox sh
-# First process of the guest: looks at the machine, captures one DNS transaction at each of /hooks, tells,
-# and switches off.
-# Lines that begin with "tap53-test" are for the test; the rest is for who looks for a failure.
-# busybox prefers its own applets by name: its lesser ip is passed over by path.
+# First process of the guest: sets up a veth between a client and a server, runs /steps, and switches off.
+# Lines that begin with "tap53-test" are for the test; the rest helps to find the cause of a failure.
+# busybox prefers its own applets by name. Its ip has too few commands, so ours is called by path.
 export PATH=/bin:/applets
 /bin/busybox mkdir -p /applets
 /bin/busybox --install -s /applets
@@ -27,40 +26,25 @@ for module in veth sch_ingress cls_bpf; do insmod /modules/$module.ko || echo "n
 /bin/ip -n server link set s0 up
 /bin/ip -n server link set lo up
 
-/bin/ip netns exec server tap53 doctor -i s0 | sed 's/^/tap53-test doctor /'
+# Returns when the file $1 has the text $2, or the process $3 has ended.
+wait_for() {
+    for attempt in $(seq 600); do
+        grep -q "$2" "$1" && return
+        kill -0 "$3" 2>/dev/null || return
+        usleep 100000
+    done
+}
 
-# The client's container.
-container=/cgroups/docker/$(cat /container)
-mkdir -p $container
-echo "containers: {cgroup_root: /cgroups, processes: true}" >/tmp/tap53.yaml
-cat /config >>/tmp/tap53.yaml
-
-for hook in $(cat /hooks); do
-    echo "tap53-test hook $hook"
-    # Files of its own: what the run before wrote must not be taken for this one's.
-    records=/tmp/$hook.records log=/tmp/$hook.log
-    : >$records
-    : >$log
-    /bin/ip netns exec server tap53 run --config /tmp/tap53.yaml -i s0 --hook $hook --json >$records 2>$log &
-    agent=$!
-    while kill -0 $agent 2>/dev/null && ! grep -q ready $log; do usleep 100000; done
+# The client sends /query over TCP, and the server /response. The client joins the cgroup $1.
+exchange() {
     /bin/ip netns exec server nc -l -p 53 -e /bin/answer &
     for attempt in $(seq 100); do
         /bin/ip netns exec server netstat -ltn | grep -q ':53 ' && break
         usleep 50000
     done
-    sh -c "echo \$\$ >$container/cgroup.procs; echo tap53-test pid \$\$; exec nc -w 10 198.51.100.2 53 </query >/dev/null"
-    # The record is written when query and response have met.
-    for attempt in $(seq 100); do
-        grep -q qname $records && break
-        kill -0 $agent 2>/dev/null || break
-        usleep 100000
-    done
-    kill -TERM $agent
-    wait $agent
-    echo "tap53-test status $?"
-    sed 's/^/tap53-test log /' $log
-    sed 's/^/tap53-test record /' $records
-done
+    sh -c "echo \$\$ >$1/cgroup.procs; echo tap53-test pid \$\$; exec nc -w 10 198.51.100.2 53 </query >/dev/null"
+}
+
+. /steps
 echo "tap53-test end"
 reboot -f

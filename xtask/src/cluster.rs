@@ -9,6 +9,7 @@
 
 use std::{
     env,
+    ffi::OsStr,
     fs::{self, File},
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
@@ -24,7 +25,7 @@ use nix::{
     unistd::Pid,
 };
 use tap53_harness::{
-    cluster::{self, Cluster, Network, Plan, ProxyMode},
+    cluster::{self, Cluster, Network, Plan, ProxyMode, Release},
     namespace::Namespace,
     require_root, wait,
 };
@@ -77,6 +78,9 @@ struct Options {
     /// Do not install tap53
     #[arg(long)]
     bare: bool,
+    /// Install the image and the chart that `cargo xtask dist` wrote to this directory
+    #[arg(long, value_name = "DIRECTORY")]
+    files: Option<PathBuf>,
 }
 
 impl Options {
@@ -85,15 +89,22 @@ impl Options {
         Plan { proxy: [proxy; 2], overlay: self.overlay, node_cache: self.node_cache }
     }
 
-    fn words(&self) -> impl Iterator<Item = &'static str> {
-        [
+    /// The options as arguments.
+    fn words(&self) -> impl Iterator<Item = &OsStr> {
+        let files = self.files.iter().flat_map(|files| [OsStr::new("--files"), files.as_os_str()]);
+        let flags = [
             (self.nftables, "--nftables"),
             (self.overlay, "--overlay"),
             (self.node_cache, "--node-cache"),
             (self.bare, "--bare"),
         ]
         .into_iter()
-        .filter_map(|(set, word)| set.then_some(word))
+        .filter_map(|(set, word)| set.then_some(OsStr::new(word)));
+        flags.chain(files)
+    }
+
+    fn release(&self) -> Result<Option<Release>> {
+        self.files.as_deref().map(Release::find).transpose()
     }
 
     /// Arguments for helm.
@@ -163,6 +174,7 @@ fn run_tests(workspace: &Workspace) -> Result<()> {
 fn up(workspace: &Workspace, options: &Options) -> Result<()> {
     let state = State::of(workspace);
     ensure!(state.holder().is_none(), "a cluster runs already: `cargo xtask cluster down` first");
+    options.release()?;
     build(workspace)?;
     fs::create_dir_all(&state.directory)?;
     // A password is asked for here, where there is a terminal.
@@ -221,7 +233,7 @@ fn serve(state: &State, options: &Options) -> Result<()> {
 fn hold(state: &State, options: &Options) -> Result<()> {
     let started = Instant::now();
     let network = Network::new()?;
-    let cluster = Cluster::start(&network, options.plan())?;
+    let cluster = Cluster::start_with(&network, options.plan(), options.release()?.as_ref())?;
     if !options.bare {
         let values = options.values();
         cluster.install(&values.iter().map(String::as_str).collect::<Vec<_>>())?;

@@ -81,7 +81,7 @@ impl Release {
         })
     }
 
-    /// Path of a file that is of an architecture, such as `tap53-0.1.0-x86_64.tar.gz`.
+    /// Path of a file that is of an architecture, such as `tap53-0.2.0-x86_64.tar.gz`.
     fn file(&self, architecture: Architecture, extension: &str) -> PathBuf {
         self.common_file(&format!("-{}.{extension}", architecture.rust()))
     }

@@ -4,11 +4,12 @@ use std::{path::PathBuf, process::Command, time::Instant};
 
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
+use serde_json::Value;
 
 use crate::{
     build_ebpf, docs, fuzz,
     setup::{self, Purpose},
-    workspace::{Workspace, program, programs, run as run_command},
+    workspace::{Workspace, output, program, programs, run as run_command},
 };
 
 const CARGO_DENY_VERSION: &str = "0.20.2";
@@ -44,6 +45,10 @@ impl Tier {
         self != Self::Unit
     }
 }
+
+/// Test programs that mostly wait for brokers, and how many of their tests run at once. Of the others, as
+/// many as there are CPUs do.
+const WAITING: [(&str, usize); 1] = [("delivery", 4)];
 
 /// Packages whose own tests need root or other programs. All others are tested by themselves.
 const NOT_UNIT_TESTED: [&str; 3] = ["tap53-tests", "tap53-fuzz", "tap53-librdkafka"];
@@ -117,7 +122,7 @@ pub(crate) fn prepare_parts(workspace: &Workspace) -> Result<()> {
     tap53_harness::lake::environment()?;
     tap53_harness::spark::Spark::get()?;
     tap53_harness::spark::iceberg()?;
-    tap53_harness::kube::programs()?;
+    tap53_harness::cluster::prepare()?;
     tap53_harness::laboratory::program()?;
     step("gateway and collector");
     tap53_harness::system::Programs::build()?;
@@ -136,20 +141,48 @@ fn unit_tests(workspace: &Workspace, filter: Option<&str>) -> Result<()> {
 }
 
 fn integration_tests(workspace: &Workspace, runner: &[String], filter: Option<&str>) -> Result<()> {
-    let mut cargo = cargo_with_seed(workspace);
-    cargo.args(["test", "--workspace", "--test", "*", "--no-fail-fast"]).args(runner).args(filter);
-    run_command(&mut cargo)
+    test_programs(workspace, &[], runner, filter)
 }
 
 fn all_tests(workspace: &Workspace, runner: &[String], filter: Option<&str>) -> Result<()> {
     // Documentation tests run apart and first: there are few, and the run should not close on them.
     run_command(workspace.cargo().args(["test", "--workspace", "--doc", "--quiet"]))?;
-    let mut cargo = cargo_with_seed(workspace);
-    cargo
-        .args(["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"])
-        .args(runner)
-        .args(filter);
-    run_command(&mut cargo)
+    test_programs(workspace, &["--lib", "--bins"], runner, filter)
+}
+
+/// Runs all test programs and what `others` names, also after a failure.
+fn test_programs(
+    workspace: &Workspace,
+    others: &[&str],
+    runner: &[String],
+    filter: Option<&str>,
+) -> Result<()> {
+    let cargo = || {
+        let mut cargo = cargo_with_seed(workspace);
+        cargo.args(["test", "--workspace", "--no-fail-fast"]).args(runner);
+        cargo
+    };
+    let is_waiting = |name: &String| WAITING.iter().any(|(waiting, _)| name == waiting);
+    let busy = names_of_test_programs(workspace)?.into_iter().filter(|name| !is_waiting(name));
+    let busy = busy.flat_map(|name| ["--test".to_owned(), name]);
+    let mut outcome = run_command(cargo().args(others).args(busy).args(filter));
+    for (name, threads) in WAITING {
+        let threads = format!("--test-threads={threads}");
+        let waiting =
+            run_command(cargo().args(["--test", name]).args(filter).args(["--", &threads]));
+        outcome = outcome.and(waiting);
+    }
+    outcome
+}
+
+/// Names of the test programs of all packages: cargo takes no exception from all.
+fn names_of_test_programs(workspace: &Workspace) -> Result<Vec<String>> {
+    let arguments = ["metadata", "--no-deps", "--format-version=1"];
+    let metadata: Value = serde_json::from_str(&output(workspace.cargo().args(arguments))?)?;
+    let packages = metadata["packages"].as_array().context("cargo metadata has no packages")?;
+    let targets = packages.iter().filter_map(|package| package["targets"].as_array()).flatten();
+    let tests = targets.filter(|target| target["kind"][0] == "test");
+    Ok(tests.filter_map(|test| test["name"].as_str().map(str::to_owned)).collect())
 }
 
 fn cargo_with_seed(workspace: &Workspace) -> Command {

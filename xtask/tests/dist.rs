@@ -8,12 +8,23 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
-use tap53_harness::{agent, architecture::Architecture, cache, cross, process::run};
+use tap53_harness::{
+    agent,
+    architecture::Architecture,
+    cache,
+    cluster::{Cluster, Network, Plan, Plugin, Release},
+    cross,
+    process::run,
+    scratch,
+};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// From `helm install` to a pod's first query on the screen, when the nodes have the image.
+const FIRST_CONTACT: Duration = Duration::from_secs(120);
 
 /// Makes all files into a new directory, around the programs.
 fn dist(programs: &[PathBuf]) -> Result<tempfile::TempDir> {
@@ -93,13 +104,38 @@ fn each_architecture_has_its_packages_and_all_have_one_image() -> Result<()> {
     assert_eq!(digests(files)?.len(), 5 * programs.len() + 2, "{:?}", digests(files)?);
     for architecture in Architecture::ALL {
         let deb = file(files, &format!("_{}.deb", architecture.debian()))?;
-        let field = run(Command::new("dpkg-deb").arg("--field").arg(deb).arg("Architecture"))?;
+        let field = run(Command::new("dpkg-deb").arg("--field").arg(&deb).arg("Architecture"))?;
         assert_eq!(field.trim(), architecture.debian());
         let rpm = file(files, &format!(".{}.rpm", architecture.rust()))?;
         let field = run(Command::new("rpm").args(["-qp", "--qf", "%{ARCH}"]).arg(rpm))?;
         assert_eq!(field.trim(), architecture.rust());
+        the_program_runs_from(&deb, architecture)?;
         the_common_image_has(architecture, files)?;
     }
+    Ok(())
+}
+
+/// A user's first minutes, without a compiler and without a registry.
+#[test]
+#[ignore = "takes minutes: cargo test -p xtask --test dist -- --ignored"]
+fn a_cluster_runs_the_image_and_shows_a_pods_first_query() -> Result<()> {
+    let files = dist(&[agent::binary()?])?;
+    let release = Release::find(files.path())?;
+    let network = Network::new()?;
+    let cluster = Cluster::start_with(&network, Plan::default(), Some(&release))?;
+    let started = Instant::now();
+    cluster.install(&["--set-json", r#"config.sinks=[{"type": "stdout"}]"#])?;
+
+    let unpacked = scratch::directory("unpacked")?;
+    run(Command::new("tar")
+        .arg("-xf")
+        .arg(file(files.path(), ".tar.gz")?)
+        .arg("-C")
+        .arg(unpacked.path()))?;
+    let program = unpacked.path().join("usr/bin/kubectl-tap53");
+    Plugin::install(&cluster, &program)?.require_first_query()?;
+    let took = started.elapsed();
+    ensure!(took < FIRST_CONTACT, "{took:?} from helm install to the first query");
     Ok(())
 }
 
@@ -113,7 +149,22 @@ fn the_common_image_has(architecture: Architecture, files: &Path) -> Result<()> 
     let inspected: serde_json::Value = serde_json::from_str(&inspected)?;
     assert_eq!(inspected["OCIv1"]["architecture"], architecture.debian());
     let mounted = run(buildah(storage.path()).args(["mount", container.trim()]))?;
-    let program = Path::new(mounted.trim()).join("usr/bin/tap53");
+    let version = version_of(&Path::new(mounted.trim()).join("usr/bin/tap53"), architecture);
+    run(buildah(storage.path()).args(["umount", container.trim()]))?;
+    assert!(version?.contains(VERSION));
+    Ok(())
+}
+
+/// Unpacks a `.deb`, and runs its program.
+fn the_program_runs_from(deb: &Path, architecture: Architecture) -> Result<()> {
+    let root = tempfile::tempdir()?;
+    run(Command::new("dpkg-deb").arg("--extract").arg(deb).arg(root.path()))?;
+    assert!(version_of(&root.path().join("usr/bin/tap53"), architecture)?.contains(VERSION));
+    Ok(())
+}
+
+/// Runs `tap53 --version`, by QEMU if the program is of another architecture.
+fn version_of(program: &Path, architecture: Architecture) -> Result<String> {
     let mut command = if architecture.is_native() {
         Command::new(program)
     } else {
@@ -121,10 +172,7 @@ fn the_common_image_has(architecture: Architecture, files: &Path) -> Result<()> 
         emulator.arg(program);
         emulator
     };
-    let version = run(command.arg("--version"));
-    run(buildah(storage.path()).args(["umount", container.trim()]))?;
-    assert!(version?.contains(VERSION));
-    Ok(())
+    run(command.arg("--version"))
 }
 
 fn the_deb_installs_and_runs(files: &Path) -> Result<()> {

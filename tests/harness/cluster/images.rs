@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
-use super::programs::Programs;
+use super::{Release, programs::Programs};
 use crate::{agent, process::run, scratch};
 
 /// The agent's image, by its name in the chart.
@@ -20,24 +20,23 @@ pub(super) const COREDNS: &str = "registry.k8s.io/coredns/coredns:v1.15.0";
 /// The image of pods that query.
 pub(super) const POD: &str = "tap53.test/pod:1";
 
-/// An archive; dropping it removes it.
+/// An archive; dropping it removes what was built for it.
 pub(super) struct Archive {
-    directory: TempDir,
+    pub(super) path: PathBuf,
+    _directory: Option<TempDir>,
 }
 
-impl Archive {
-    pub(super) fn path(&self) -> PathBuf {
-        self.directory.path().join("image.tar")
-    }
-}
-
-/// The images of all pods.
-pub(super) fn archives(programs: &Programs) -> Result<Vec<Archive>> {
+/// The images of all pods, with the agent's from `release`, or built if there is none.
+pub(super) fn archives(programs: &Programs, release: Option<&Release>) -> Result<Vec<Archive>> {
+    let agent = match release {
+        Some(release) => Archive { path: release.image.clone(), _directory: None },
+        None => of_agent()?,
+    };
     Ok(vec![
         of_program(PAUSE, programs.pod(), r#"["/program", "pause"]"#)?,
         of_program(POD, programs.pod(), r#"["/program"]"#)?,
         of_program(COREDNS, &programs.coredns, r#"["/program"]"#)?,
-        of_agent()?,
+        agent,
     ])
 }
 
@@ -81,5 +80,5 @@ fn build(name: &str, dockerfile: &str, context: &Path) -> Result<Archive> {
     let target = format!("oci-archive:{}:{name}", path("image.tar").display());
     run(buildah().args(["push", "--quiet", "--disable-compression", name, &target]))?;
     fs::remove_dir_all(path("storage"))?;
-    Ok(Archive { directory })
+    Ok(Archive { path: path("image.tar"), _directory: Some(directory) })
 }

@@ -20,6 +20,7 @@ mod dns;
 mod images;
 mod network;
 mod node;
+mod plugin;
 mod pods;
 mod programs;
 mod runtime;
@@ -31,14 +32,15 @@ use std::{
     iter,
     net::Ipv4Addr,
     os::unix::fs::PermissionsExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     thread,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
 
 use crate::{
+    architecture::Architecture,
     kube::{self, KubeApi},
     namespace,
     process::Process,
@@ -50,6 +52,7 @@ pub use dns::{CLUSTER_IP, NODE_CACHE_IP};
 pub use images::IMAGE;
 pub use network::{Network, OUTSIDE_IP};
 pub use node::Node;
+pub use plugin::Plugin;
 pub use pods::{Query, ZONE};
 pub use programs::prepare;
 
@@ -93,6 +96,34 @@ pub struct Plan {
     pub node_cache: bool,
 }
 
+/// Files of `cargo xtask dist` that a cluster needs.
+#[derive(Clone, Debug)]
+pub struct Release {
+    /// The image, as an OCI archive.
+    pub image: PathBuf,
+    /// The chart's package.
+    pub chart: PathBuf,
+}
+
+impl Release {
+    /// Finds the files in the directory that `cargo xtask dist` wrote.
+    ///
+    /// # Errors
+    /// If one is not there.
+    pub fn find(directory: &Path) -> Result<Self> {
+        let architecture = Architecture::of_this_machine()?.rust();
+        let base = concat!("tap53-", env!("CARGO_PKG_VERSION"));
+        let release = Self {
+            image: directory.join(format!("{base}-{architecture}.oci.tar")),
+            chart: directory.join(format!("{base}.tgz")),
+        };
+        for file in [&release.image, &release.chart] {
+            ensure!(file.is_file(), "there is no {}: `cargo xtask dist`", file.display());
+        }
+        Ok(release)
+    }
+}
+
 /// A running cluster; dropping it removes everything.
 pub struct Cluster<'a> {
     // Fields drop in this order.
@@ -102,6 +133,7 @@ pub struct Cluster<'a> {
     pub api: KubeApi<'a>,
     _upstream: Unbound,
     plan: Plan,
+    chart: PathBuf,
 }
 
 impl<'a> Cluster<'a> {
@@ -110,9 +142,18 @@ impl<'a> Cluster<'a> {
     /// # Errors
     /// Without root, if a program cannot be built or fetched, or if a part does not start.
     pub fn start(network: &'a Network, plan: Plan) -> Result<Self> {
+        Self::start_with(network, plan, None)
+    }
+
+    /// Starts the cluster for the files of a release instead of the built agent and the chart of `deploy`.
+    ///
+    /// # Errors
+    /// See [`start`](Self::start).
+    pub fn start_with(network: &'a Network, plan: Plan, release: Option<&Release>) -> Result<Self> {
         cgroups::sweep();
         let programs = programs::Programs::get()?;
-        let archives = images::archives(&programs)?;
+        let archives = images::archives(&programs, release)?;
+        let chart = release.map_or_else(kube::chart, |release| release.chart.clone());
         network.route_pods(plan.overlay)?;
         let (api, nodes) = thread::scope(|scope| -> Result<_> {
             let api = scope.spawn(|| control::start_api(network));
@@ -127,7 +168,8 @@ impl<'a> Cluster<'a> {
         let controllers = control::start_controllers(network, &api, &programs)?;
         let extra = Extra { server: dns::upstream_zone(), ..Extra::default() };
         let upstream = Unbound::start_with(&network.outside, &[OUTSIDE_IP.into()], &extra)?;
-        let mut cluster = Self { nodes, _controllers: controllers, api, _upstream: upstream, plan };
+        let mut cluster =
+            Self { nodes, _controllers: controllers, api, _upstream: upstream, plan, chart };
         cluster.join_nodes(&programs)?;
         cluster.start_dns(&programs)?;
         Ok(cluster)
@@ -180,7 +222,7 @@ impl<'a> Cluster<'a> {
         let timeout = format!("{}s", DEADLINE.as_secs());
         let fixed = ["--wait", "--timeout", timeout.as_str()];
         self.api
-            .helm_chart(verb, &[&fixed[..], arguments].concat())
+            .helm_chart(verb, &self.chart, &[&fixed[..], arguments].concat())
             .with_context(|| self.agents_report())
             .map(drop)
     }

@@ -83,7 +83,7 @@ impl<'a> Node<'a> {
 
     fn import(&self, archive: &Archive, programs: &Programs) -> Result<()> {
         let mut command = self.ctr(programs);
-        run(command.args(["images", "import"]).arg(archive.path())).map(drop)
+        run(command.args(["images", "import"]).arg(&archive.path)).map(drop)
     }
 
     /// Gives an image one more name.

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{KubeApi, RELEASE, account, arguments_of, ca, chart, random_token};
+use super::{KubeApi, RELEASE, account, arguments_of, ca, random_token};
 use crate::{namespace::Namespace, process::run};
 
 /// Port of API servers that kubeadm installs.
@@ -90,13 +90,12 @@ impl<'a> KubeApi<'a> {
         run(self.with_home(&mut command))
     }
 
-    /// Runs `helm VERB` for the chart of `deploy/` as the release [`RELEASE`], with more
+    /// Runs `helm VERB` for a chart, a directory or a package, as the release [`RELEASE`], with more
     /// arguments.
     ///
     /// # Errors
     /// See [`helm`](Self::helm).
-    pub fn helm_chart(&self, verb: &str, arguments: &[&str]) -> Result<String> {
-        let chart = chart();
+    pub fn helm_chart(&self, verb: &str, chart: &Path, arguments: &[&str]) -> Result<String> {
         let chart = chart.to_str().context("a path in UTF-8")?;
         let fixed = [verb, RELEASE, chart, "--namespace", RELEASE];
         self.helm(&[&fixed[..], arguments].concat())

@@ -1,12 +1,15 @@
 //! The container image, as an OCI archive that `docker load`, `ctr image import` and `skopeo copy` take.
 
-use std::process::Command;
+use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result};
+use serde_json::Value;
 
 use super::{Release, tree::Tree};
 use crate::workspace::{Workspace, as_root, output, program, run};
 
+/// The image's name in the chart: nodes that import the archive need no other value.
+const NAME: &str = "ghcr.io/tap53/tap53";
 /// Labels that registries and scanners show.
 const SOURCE: &str = "https://github.com/tap53/tap53";
 
@@ -52,10 +55,12 @@ pub(super) fn write(workspace: &Workspace, release: &Release, tree: &Tree) -> Re
     run(config.arg(&container))?;
     // Into a directory: the times of buildah's own archive are those of the moment.
     let layout = scratch.path().join("layout");
-    let target = format!("oci:{}:tap53:{}", layout.display(), release.version);
+    let name = format!("{NAME}:{}", release.version);
+    let target = format!("oci:{}:{name}", layout.display());
     run(buildah()?
         .args(["commit", "--quiet", "--format", "oci", "--rm", "--disable-compression=false"])
         .args(["--timestamp", &release.epoch.to_string(), &container, &target]))?;
+    name_for_containerd(&layout, &name)?;
     run(release.tar(&release.file(tree.architecture(), "oci.tar"), &layout).args([
         "blobs",
         "index.json",
@@ -67,4 +72,13 @@ pub(super) fn write(workspace: &Workspace, release: &Release, tree: &Tree) -> Re
         .args(["rm", "--recursive", "--force"])
         .args([&root, &layout])
         .args(["storage", "run"].map(|name| scratch.path().join(name))))
+}
+
+/// Adds the annotation by which containerd and Docker name the image that they load. Others read the one
+/// that buildah has written.
+fn name_for_containerd(layout: &Path, name: &str) -> Result<()> {
+    let path = layout.join("index.json");
+    let mut index: Value = serde_json::from_slice(&fs::read(&path)?)?;
+    index["manifests"][0]["annotations"]["io.containerd.image.name"] = name.into();
+    fs::write(&path, index.to_string()).with_context(|| format!("write {}", path.display()))
 }

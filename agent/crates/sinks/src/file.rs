@@ -24,6 +24,9 @@ use tap53_records::encode::{Batch, Format};
 use super::{OpenError, Sink, container::Container};
 use crate::config::{FileCodec, FileConfig};
 
+/// Batches of all workers within this time are one block of a file, unless they are large.
+const LINGER: Duration = Duration::from_millis(100);
+
 /// The sink, which writes one file after the other.
 pub(super) struct Files {
     config: FileConfig,
@@ -205,6 +208,10 @@ impl Sink for Files {
 
     fn timings(&self) -> Option<&SinkTimings> {
         Some(&self.timings)
+    }
+
+    fn linger(&self) -> Duration {
+        LINGER
     }
 
     fn write(&self, batch: &Batch) {

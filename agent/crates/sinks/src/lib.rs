@@ -115,6 +115,11 @@ pub trait Sink: Send + Sync {
         WindowSlot::default()
     }
 
+    /// Returns for how long a batch may wait for further ones, so that the sink writes few large ones.
+    fn linger(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Writes the records of `batch`, which have been announced.
     fn write(&self, batch: &Batch);
 

@@ -10,6 +10,9 @@
 //!   a tenth of the time in total; then the rest is lost and counted (`queue_full`).
 //! - **The queue holds [`CHUNKS`] batches of [`CHUNK_BYTES`]**: small batches are joined, so that many
 //!   of them take no more memory than a few large ones. Buffers are reused.
+//! - **A sink may linger.** After a batch, its thread sleeps for [`Sink::linger`] even if there is more, as
+//!   long as that is less than [`ENOUGH_BYTES`]. On a virtual machine a wake-up costs as much as a write
+//!   of some hundred records. The first batch after a pause is written at once.
 //! - **The counts are exact at every moment.** A record is `in_batches` until the sink has written its
 //!   batch, and in the same step the sink's own counts are merged into the published ones.
 //! - **At the shutdown** the thread writes the queue until the deadline. A sink that is still blocked is
@@ -39,6 +42,9 @@ const CHUNKS: usize = 8;
 
 /// The size up to which batches are joined, which is about the most that a worker's batch has.
 const CHUNK_BYTES: usize = 1 << 20;
+
+/// Bytes of records that end a linger: enough that the wake-up does not matter.
+const ENOUGH_BYTES: usize = 256 << 10;
 
 /// The most bytes of records that wait for a sink.
 pub const QUEUE_BYTES: u64 = (CHUNKS * CHUNK_BYTES) as u64;
@@ -72,6 +78,8 @@ struct Queue {
     /// The sink's counts that are merged into the published ones.
     known: SinkCounts,
     tick: Option<Instant>,
+    /// The end of the linger; `None` if the thread sleeps until there is work.
+    lingers_until: Option<Instant>,
     /// The deadline for the sink's delivery, once it is closing.
     close_by: Option<Instant>,
     stage: Stage,
@@ -135,7 +143,7 @@ impl Shared {
                 self.sink.tick(now);
                 self.take_over(Amount::default());
                 queue = self.queue.lock();
-            } else if let Some(mut chunk) = queue.chunks.pop_front() {
+            } else if let Some(mut chunk) = queue.next(Instant::now()) {
                 drop(queue);
                 // There is room for a worker that waits.
                 self.progress.notify_all();
@@ -144,6 +152,7 @@ impl Shared {
                 self.take_over(amount);
                 chunk.clear();
                 queue = self.queue.lock();
+                queue.linger(self.sink.linger());
                 // A buffer that grew for one large batch is freed.
                 if chunk.capacity() <= 2 * CHUNK_BYTES {
                     queue.spare.push(chunk);
@@ -156,6 +165,8 @@ impl Shared {
                 self.queue.lock().stage.advance(Stage::Closed);
                 self.progress.notify_all();
                 return;
+            } else if let Some(end) = queue.lingers_until {
+                self.work.wait_until(&mut queue, end);
             } else {
                 self.work.wait(&mut queue);
             }
@@ -206,8 +217,11 @@ impl Shared {
             }
         }
         queue.held += amount;
+        let is_due = queue.lingers_until.is_none() || queue.has_enough();
         drop(queue);
-        self.work.notify_one();
+        if is_due {
+            self.work.notify_one();
+        }
         true
     }
 
@@ -259,6 +273,25 @@ impl Stage {
 }
 
 impl Queue {
+    /// Removes the oldest batch, unless the thread lingers for more. A linger without a batch ends in sleep.
+    fn next(&mut self, now: Instant) -> Option<Batch> {
+        let lingers = self.lingers_until.is_some_and(|end| now < end);
+        if lingers && !self.has_enough() && self.close_by.is_none() {
+            return None;
+        }
+        self.lingers_until = None;
+        self.chunks.pop_front()
+    }
+
+    fn linger(&mut self, linger: Duration) {
+        self.lingers_until = (!linger.is_zero()).then(|| Instant::now() + linger);
+    }
+
+    fn has_enough(&self) -> bool {
+        self.chunks.len() > 1
+            || self.chunks.front().is_some_and(|chunk| chunk.bytes().len() >= ENOUGH_BYTES)
+    }
+
     fn has_room(&self, batch: &Batch) -> bool {
         self.chunks.len() < CHUNKS || self.chunks.back().is_some_and(|last| fits(last, batch))
     }

@@ -11,6 +11,7 @@ struct GatedSink {
     counts: Published<SinkCounts>,
     open: Mutex<bool>,
     opened: Condvar,
+    linger: Duration,
     /// Records of each batch.
     written: Mutex<Vec<u64>>,
     ticked: AtomicBool,
@@ -34,6 +35,10 @@ impl Sink for Arc<GatedSink> {
 
     fn counts(&self) -> &Published<SinkCounts> {
         &self.counts
+    }
+
+    fn linger(&self) -> Duration {
+        self.linger
     }
 
     fn write(&self, batch: &Batch) {
@@ -60,7 +65,11 @@ impl Sink for Arc<GatedSink> {
 }
 
 fn queued() -> (Arc<GatedSink>, QueuedSink) {
-    let gated = Arc::new(GatedSink::default());
+    queued_with(Duration::ZERO)
+}
+
+fn queued_with(linger: Duration) -> (Arc<GatedSink>, QueuedSink) {
+    let gated = Arc::new(GatedSink { linger, ..GatedSink::default() });
     let queued = QueuedSink::start("gated", Box::new(gated.clone()), &Arc::default()).unwrap();
     (gated, queued)
 }
@@ -99,6 +108,43 @@ fn adds_up(counts: &SinkCounts, handed_over: Amount) {
     taken += counts.in_flight;
     counts.lost.iter().for_each(|lost| taken += *lost);
     assert_eq!(taken, counts.offered, "{counts:?}");
+}
+
+/// Longer than a test takes.
+const NEVER: Duration = Duration::from_secs(3_600);
+
+#[test]
+fn a_sink_that_lingers_writes_the_first_batch_at_once_and_joins_the_next_ones() {
+    let (gated, queued) = queued_with(NEVER);
+    gated.open();
+    hand_over(&queued, &batch(1));
+    until(|| *gated.written.lock() == [1]);
+    for records in [2, 3] {
+        hand_over(&queued, &batch(records));
+    }
+    queued.close(NEVER);
+    assert_eq!(*gated.written.lock(), [1, 5]);
+}
+
+#[test]
+fn enough_records_end_a_linger() {
+    let (gated, queued) = queued_with(NEVER);
+    gated.open();
+    hand_over(&queued, &batch(1));
+    until(|| *gated.written.lock() == [1]);
+    let enough = 1 + ENOUGH_BYTES / batch(1).bytes().len();
+    hand_over(&queued, &batch(enough));
+    until(|| *gated.written.lock() == [1, enough as u64]);
+}
+
+#[test]
+fn a_linger_ends() {
+    let (gated, queued) = queued_with(Duration::from_millis(5));
+    gated.open();
+    for written in 1..=3 {
+        hand_over(&queued, &batch(1));
+        until(|| gated.written.lock().len() == written);
+    }
 }
 
 #[test]
