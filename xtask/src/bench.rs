@@ -33,16 +33,27 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
 fn parts(workspace: &Workspace) -> Result<()> {
     setup::install_missing(workspace, Purpose::Build)?;
     build_ebpf::run(workspace)?;
+    // `query` runs the program.
+    workspace::run(workspace.cargo().args([
+        "build",
+        "--quiet",
+        "--release",
+        "--package",
+        "tap53",
+    ]))?;
+    let program = workspace.target.join("release/tap53");
     for (package, bench) in [
         ("tap53-tests", "kernel_programs"),
         ("tap53-tests", "hooks"),
         ("tap53-tests", "producer"),
         ("tap53-tests", "acknowledgements"),
+        ("tap53-tests", "query"),
         ("tap53", "path"),
         ("tap53", "owners"),
     ] {
         let mut cargo = workspace.cargo();
         cargo.args(["bench", "--quiet", "--package", package, "--bench", bench]);
+        cargo.env("TAP53_BIN", &program);
         workspace::run(&mut cargo)?;
     }
     Ok(())

@@ -37,7 +37,7 @@ pub const BATCH: usize = 1_024;
 
 /// Shortest and longest poll interval in milliseconds. A worker that wakes every millisecond costs about
 /// 1 % of a core; the longest interval is the maximum delay of an item.
-const POLL_INTERVALS_MS: (u16, u16) = (1, 20);
+const POLL_INTERVALS_MS: (u16, u16) = (1, 50);
 
 /// Maximum sleep of a worker that the kernel will wake. A quarter of the shortest heartbeat timeout
 /// that can be configured.
@@ -176,12 +176,12 @@ mod tests {
     #[test]
     fn the_interval_fits_the_rate() {
         let mut pace = Pace::new();
-        assert_eq!(waits_at(1, &mut pace)[..6], [2, 4, 8, 16, 20, 20]);
-        // 50 arrive in a millisecond: 1,000 in 20, and 512 in ten.
+        assert_eq!(waits_at(1, &mut pace)[..7], [2, 4, 8, 16, 32, 50, 50]);
+        // 50 arrive in a millisecond: 2,500 in 50, and 512 in ten.
         assert_eq!(waits_at(50, &mut pace), [10; 10]);
         assert_eq!(waits_at(1_000, &mut pace), [1; 10]);
         assert_eq!(waits_at(200, &mut pace), [2; 10]);
-        assert_eq!(waits_at(0, &mut pace)[..5], [4, 8, 16, 20, 20]);
+        assert_eq!(waits_at(0, &mut pace)[..6], [4, 8, 16, 32, 50, 50]);
         pace.note(usize::MAX);
         pace.note(usize::MAX);
         assert_eq!(pace.next_wait_ms(), 1);
