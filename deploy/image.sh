@@ -18,7 +18,12 @@ chmod 0755 "$image/usr/bin/tap53"
 # first instruction on.)
 setcap cap_bpf,cap_net_admin,cap_perfmon+p "$image/usr/bin/tap53"
 
-ldd "$program" | grep --only-matching '/[^ ]*' | while read -r library; do
+# ldd fails for a static program, and says why.
+libraries=$(ldd "$program" 2>&1) || case $libraries in
+    *"not a dynamic executable"*) libraries= ;;
+    *) echo "$libraries" >&2 && exit 1 ;;
+esac
+echo "$libraries" | grep --only-matching '/[^ ]*' | while read -r library; do
     install -D --mode=0755 "$library" "$image$library"
 done
 
