@@ -54,6 +54,7 @@ pub struct Edns<'a> {
 }
 
 impl<'a> Edns<'a> {
+    #[inline]
     pub(super) fn view(spans: &EdnsSpans, message: &'a Message) -> Self {
         Self {
             version: spans.version,

@@ -246,6 +246,7 @@ impl Message {
     }
 
     /// Returns the first OPT record.
+    #[inline]
     #[must_use]
     pub fn edns(&self) -> Option<Edns<'_>> {
         self.edns.as_ref().map(|spans| Edns::view(spans, self))

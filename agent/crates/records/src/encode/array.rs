@@ -86,10 +86,22 @@ where
 {
     #[inline(always)]
     fn push<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
-        let count = self.0.as_ref().map_or(0, count);
+        let Some(make) = &self.0 else { return out.zero() };
+        let texts = make();
+        if texts.size_hint().1.is_some_and(|most| most < 64) {
+            return out.items(|out| {
+                let mut count = 0;
+                for text in texts {
+                    text.push(out);
+                    count += 1;
+                }
+                count
+            });
+        }
+        let count = texts.count();
         if count > 0 {
             out.length(count);
-            for text in self.0.iter().flat_map(|make| make()) {
+            for text in make() {
                 text.push(out);
             }
         }
@@ -194,5 +206,31 @@ fn count<I: Iterator>(make: impl Fn() -> I) -> usize {
     match make().size_hint() {
         (least, Some(most)) if least == most => least,
         _ => make().count(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::encode::binary::{encoded_value, push_long};
+
+    #[test]
+    fn texts_are_their_number_and_themselves_however_many_are_left_out() {
+        let numbers = [0, 1, 62, 63, 64, 65, 200];
+        for (number, kept) in numbers.iter().flat_map(|it| numbers.map(|kept| (*it, kept))) {
+            let texts = vec!["a text"; number];
+            let some = || texts.iter().enumerate().filter(|(at, _)| *at < kept).map(|(_, it)| *it);
+            let mut expected = Vec::new();
+            if number.min(kept) > 0 {
+                push_long(&mut expected, i64::try_from(number.min(kept)).unwrap());
+                for text in some() {
+                    push_long(&mut expected, 6);
+                    expected.extend(text.as_bytes());
+                }
+            }
+            expected.push(0);
+            assert_eq!(encoded_value(Texts(Some(some))), expected, "{kept} of {number}");
+        }
+        assert_eq!(encoded_value(Texts(None::<fn() -> std::iter::Empty<&'static str>>)), [0]);
     }
 }

@@ -262,6 +262,21 @@ impl<R: Buffer + ?Sized> Binary<'_, R> {
         self.long(i64::try_from(length).unwrap_or(i64::MAX));
     }
 
+    /// Writes an array of less than 64 items, which `write_items` writes and counts. Their number precedes
+    /// them, and is written last: so they are not counted first, which takes as long as to find them.
+    #[inline(always)]
+    pub(super) fn items(&mut self, write_items: impl FnOnce(&mut Self) -> u8) {
+        let count_at = self.at;
+        self.zero();
+        let count = write_items(self);
+        if count > 0 {
+            if let Some(place) = self.buffer.block(count_at) {
+                *place = [count << 1];
+            }
+            self.zero();
+        }
+    }
+
     /// Writes an Avro string or bytes.
     #[inline(always)]
     pub(super) fn bytes(&mut self, bytes: &[u8]) {

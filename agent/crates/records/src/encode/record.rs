@@ -407,15 +407,15 @@ pub(super) fn edns_fields<'a, F: Fields>(
     policy: &Policy,
     portion: &MessagePortion,
 ) -> Result<(), F::Error> {
-    match edns {
+    match &edns {
         None => f.nulls(&names[..12])?,
-        Some(edns) => edns_values(f, names, &edns, policy, portion)?,
+        Some(edns) => edns_values(f, names, edns, policy, portion)?,
     }
-    let options = |edns: Edns<'a>| {
+    let options = |edns: &Edns<'a>| {
         let shown = edns.options().filter(|(code, _)| policy.shows_option(*code));
         shown.take(portion.options)
     };
-    f.field(names[12], Array(edns.map(|edns| move || options(edns))))
+    f.field(names[12], Array(edns.as_ref().map(|edns| move || options(edns))))
 }
 
 /// Passes the fields of a message's EDNS that are no list.
