@@ -56,21 +56,6 @@ impl AddressText {
         self.bytes.get(..self.length).unwrap_or_default()
     }
 
-    /// Writes it as an Avro string.
-    #[inline(always)]
-    pub(super) fn push_string<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
-        // Every IPv4 address fits a block of constant size, including its length prefix.
-        if let Ok(length @ 0..16) = u8::try_from(self.length)
-            && let Some(text) = self.bytes.first_chunk::<15>()
-        {
-            let mut block = [2 * length; 16];
-            block[1..].copy_from_slice(text);
-            out.block(block, 1 + self.length);
-        } else {
-            out.bytes(self.as_bytes());
-        }
-    }
-
     pub(super) fn as_str(&self) -> &str {
         // Only digits and separators are pushed.
         str::from_utf8(self.as_bytes()).unwrap_or_default()
@@ -135,6 +120,15 @@ impl AddressText {
             }
         }
     }
+}
+
+/// Writes an address as an Avro string. Its text and the length fit a block of constant size.
+#[inline(always)]
+pub(super) fn push_ipv4<R: Buffer + ?Sized>(address: Ipv4Addr, out: &mut Binary<'_, R>) {
+    let (text, length) = dotted(address.octets());
+    // The text has at most fifteen bytes: the length takes the place of the last one, which is zero.
+    let block = u128::from_le_bytes(text) << 8 | 2 * length as u128;
+    out.block(block.to_le_bytes(), 1 + length);
 }
 
 /// Returns start and length of the words that `::` replaces: the longest run of at least two zeros,

@@ -1,5 +1,7 @@
 //! Field values that differ between Avro and JSON.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use serde::{Serialize, Serializer};
 use tap53_dns::ClientSubnet;
 use tap53_transactions::{
@@ -8,7 +10,7 @@ use tap53_transactions::{
 };
 
 use super::{
-    address::AddressText,
+    address::{AddressText, push_ipv4},
     binary::{Binary, Buffer},
     fields::{Fields, Value},
     flat::{Hex, Millis, companion},
@@ -129,31 +131,45 @@ impl Value for RecordId {
     }
 }
 
-/// The text of an address, with a prefix length if it has one.
-pub(super) struct Address(AddressText);
+/// An address as text, with a prefix length if it has one.
+pub(super) enum Address {
+    /// The most frequent kind, which needs no buffer.
+    V4(Ipv4Addr),
+    /// The text of any other.
+    Text(AddressText),
+}
 
 impl From<ShownAddress> for Address {
     #[inline(always)]
     fn from(address: ShownAddress) -> Self {
-        Self(AddressText::shown(&address))
+        match address {
+            ShownAddress::Address(IpAddr::V4(address)) => Self::V4(address),
+            other => Self::Text(AddressText::shown(&other)),
+        }
     }
 }
 
 impl From<ClientSubnet> for Address {
     fn from(subnet: ClientSubnet) -> Self {
-        Self(AddressText::with_prefix(subnet.address, subnet.source_prefix))
+        Self::Text(AddressText::with_prefix(subnet.address, subnet.source_prefix))
     }
 }
 
 impl Serialize for Address {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.0.as_str())
+        match self {
+            Self::V4(address) => serializer.collect_str(address),
+            Self::Text(text) => serializer.serialize_str(text.as_str()),
+        }
     }
 }
 
 impl Value for Address {
     #[inline(always)]
     fn push<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
-        self.0.push_string(out);
+        match self {
+            Self::V4(address) => push_ipv4(*address, out),
+            Self::Text(text) => out.bytes(text.as_bytes()),
+        }
     }
 }
