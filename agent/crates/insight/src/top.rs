@@ -3,6 +3,10 @@
 //!
 //! With `k` counters and `n` observations, a counter exceeds the true number of its item by at most `n / k`,
 //! and every item with more than `n / k` observations has a counter.
+//!
+//! An observation of an item with a counter only increments it: the heap orders the counters by counts that
+//! they had earlier, and is corrected when the smallest one is needed. Each correction accounts for at least
+//! one observation, so the sum of all work is no larger than that of a heap that is always in order.
 
 use std::{borrow::Borrow, hash::BuildHasher, hash::Hash};
 
@@ -22,6 +26,14 @@ pub struct Counter<T> {
     pub error: u64,
 }
 
+/// A counter in the heap.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    /// A count that it had: at most the current one.
+    count: u64,
+    index: usize,
+}
+
 /// Counts the most frequent items.
 #[derive(Debug)]
 pub struct SpaceSaving<T: ?Sized + ToOwned> {
@@ -30,10 +42,8 @@ pub struct SpaceSaving<T: ?Sized + ToOwned> {
     /// Counters by their item.
     table: HashTable<usize>,
     hasher: DefaultHashBuilder,
-    /// Counters as a binary heap, the smallest count first.
-    heap: Vec<usize>,
-    /// Place of each counter in the heap.
-    places: Vec<usize>,
+    /// Counters as a binary heap, the smallest known count first.
+    heap: Vec<Known>,
 }
 
 impl<T: ?Sized + ToOwned + Eq + Hash> SpaceSaving<T> {
@@ -46,7 +56,6 @@ impl<T: ?Sized + ToOwned + Eq + Hash> SpaceSaving<T> {
             table: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
             heap: Vec::new(),
-            places: Vec::new(),
         }
     }
 
@@ -56,7 +65,6 @@ impl<T: ?Sized + ToOwned + Eq + Hash> SpaceSaving<T> {
         let Self { counters, table, .. } = self;
         if let Some(&index) = table.find(hash, |index| counters[*index].item.borrow() == item) {
             counters[index].count += 1;
-            self.sink(self.places[index]);
             return index;
         }
         if self.counters.len() < self.capacity {
@@ -73,24 +81,26 @@ impl<T: ?Sized + ToOwned + Eq + Hash> SpaceSaving<T> {
 
     /// Returns the most that an item without a counter was observed: `n / k` at most.
     #[must_use]
-    pub fn threshold(&self) -> u64 {
-        let is_full = self.counters.len() == self.capacity;
-        if is_full { self.counters[self.heap[0]].count } else { 0 }
+    pub fn threshold(&mut self) -> u64 {
+        if self.counters.len() < self.capacity {
+            return 0;
+        }
+        let index = self.smallest();
+        self.counters[index].count
     }
 
     fn add(&mut self, item: &T, hash: u64) -> usize {
         let index = self.counters.len();
         self.counters.push(Counter { item: item.to_owned(), count: 1, error: 0 });
         self.insert(index, hash);
-        self.places.push(index);
-        self.heap.push(index);
+        self.heap.push(Known { count: 1, index });
         self.rise(index);
         index
     }
 
     /// Gives the smallest counter to a new item.
     fn replace(&mut self, item: &T, hash: u64) -> usize {
-        let index = self.heap[0];
+        let index = self.smallest();
         let old = self.hasher.hash_one(self.counters[index].item.borrow());
         if let Ok(entry) = self.table.find_entry(old, |found| *found == index) {
             entry.remove();
@@ -100,8 +110,20 @@ impl<T: ?Sized + ToOwned + Eq + Hash> SpaceSaving<T> {
         counter.error = counter.count;
         counter.count += 1;
         self.insert(index, hash);
-        self.sink(0);
         index
+    }
+
+    /// Returns the index of a counter with the smallest count, which is the first in the heap then.
+    fn smallest(&mut self) -> usize {
+        loop {
+            let Known { count: known, index } = self.heap[0];
+            let count = self.counters[index].count;
+            if count == known {
+                return index;
+            }
+            self.heap[0].count = count;
+            self.sink(0);
+        }
     }
 
     fn insert(&mut self, index: usize, hash: u64) {
@@ -109,24 +131,14 @@ impl<T: ?Sized + ToOwned + Eq + Hash> SpaceSaving<T> {
         table.insert_unique(hash, index, |index| hasher.hash_one(counters[*index].item.borrow()));
     }
 
-    fn at(&self, place: usize) -> u64 {
-        self.counters[self.heap[place]].count
-    }
-
-    fn swap(&mut self, one: usize, other: usize) {
-        self.heap.swap(one, other);
-        self.places[self.heap[one]] = one;
-        self.places[self.heap[other]] = other;
-    }
-
     /// Moves the counter at `place` towards the smaller ones.
     fn rise(&mut self, mut place: usize) {
         while place > 0 {
             let parent = (place - 1) / 2;
-            if self.at(parent) <= self.at(place) {
+            if self.heap[parent].count <= self.heap[place].count {
                 break;
             }
-            self.swap(parent, place);
+            self.heap.swap(parent, place);
             place = parent;
         }
     }
@@ -135,11 +147,13 @@ impl<T: ?Sized + ToOwned + Eq + Hash> SpaceSaving<T> {
     fn sink(&mut self, mut place: usize) {
         loop {
             let children = (2 * place + 1)..(2 * place + 3).min(self.heap.len());
-            let Some(smallest) = children.min_by_key(|child| self.at(*child)) else { break };
-            if self.at(place) <= self.at(smallest) {
+            let Some(smallest) = children.min_by_key(|child| self.heap[*child].count) else {
+                break;
+            };
+            if self.heap[place].count <= self.heap[smallest].count {
                 break;
             }
-            self.swap(place, smallest);
+            self.heap.swap(place, smallest);
             place = smallest;
         }
     }

@@ -60,7 +60,7 @@ impl Doorbell {
             tracing::warn!(
                 event = "ring_doorbell_failed",
                 %error,
-                "cannot have the kernel wake workers: they poll their rings 50 times a second"
+                "cannot have the kernel wake workers: they poll their rings 20 times a second"
             );
         }
         set.is_ok()

@@ -21,7 +21,7 @@ impl Waker {
             tracing::warn!(
                 event = "worker_waker_failed",
                 %error,
-                "cannot create an eventfd to wake a worker: it polls its ring 50 times a second"
+                "cannot create an eventfd to wake a worker: it polls its ring 20 times a second"
             );
         }
         Self(made.ok().map(Arc::new))

@@ -127,7 +127,7 @@ impl AddressText {
 pub(super) fn push_ipv4<R: Buffer + ?Sized>(address: Ipv4Addr, out: &mut Binary<'_, R>) {
     let (text, length) = dotted(address.octets());
     // The text has at most fifteen bytes: the length takes the place of the last one, which is zero.
-    let block = u128::from_le_bytes(text) << 8 | 2 * length as u128;
+    let block = (u128::from_le_bytes(text) << 8) | (2 * length as u128);
     out.block(block.to_le_bytes(), 1 + length);
 }
 
