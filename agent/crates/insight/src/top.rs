@@ -38,6 +38,8 @@ struct Known {
 #[derive(Debug)]
 pub struct SpaceSaving<T: ?Sized + ToOwned> {
     capacity: usize,
+    /// The count of the counter that was replaced last. Counts of replaced ones do not decrease.
+    threshold: u64,
     counters: Vec<Counter<T::Owned>>,
     /// Counters by their item.
     table: HashTable<usize>,
@@ -52,6 +54,7 @@ impl<T: ?Sized + ToOwned + Eq + Hash> SpaceSaving<T> {
     pub fn new(capacity: usize) -> Self {
         Self {
             capacity: capacity.max(1),
+            threshold: 0,
             counters: Vec::new(),
             table: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
@@ -81,12 +84,8 @@ impl<T: ?Sized + ToOwned + Eq + Hash> SpaceSaving<T> {
 
     /// Returns the most that an item without a counter was observed: `n / k` at most.
     #[must_use]
-    pub fn threshold(&mut self) -> u64 {
-        if self.counters.len() < self.capacity {
-            return 0;
-        }
-        let index = self.smallest();
-        self.counters[index].count
+    pub const fn threshold(&self) -> u64 {
+        self.threshold
     }
 
     fn add(&mut self, item: &T, hash: u64) -> usize {
@@ -107,6 +106,7 @@ impl<T: ?Sized + ToOwned + Eq + Hash> SpaceSaving<T> {
         }
         let counter = &mut self.counters[index];
         item.clone_into(&mut counter.item);
+        self.threshold = counter.count;
         counter.error = counter.count;
         counter.count += 1;
         self.insert(index, hash);

@@ -110,7 +110,7 @@ fn merged_lists_keep_the_bound_of_all_observations() {
         *exact.entry(rank).or_default() += 1;
     }
     let lists: Vec<_> =
-        sketches.iter_mut().map(|it| (it.counters().to_vec(), it.threshold())).collect();
+        sketches.iter().map(|it| (it.counters().to_vec(), it.threshold())).collect();
     let bound = n / CAPACITY as u64;
     for Counter { item, count, error } in merged(&lists) {
         let truth = exact[&item];
