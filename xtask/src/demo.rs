@@ -87,7 +87,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<()> {
     let this = env::current_exe().context("cannot find this program")?;
     progress::build("kernel programs (Rust to BPF)", Command::new(&this).arg("build-ebpf"))?;
     let mut cargo = workspace.cargo();
-    cargo.args(["build", "--profile", "trial", "--package", "tap53"]);
+    cargo.args(["build", "--package", "tap53"]);
     progress::build("agent", &mut cargo)?;
 
     if as_root.get_program() == "sudo" {

@@ -163,7 +163,7 @@ fn perform(
     let kafka = (downstream != Downstream::Nothing).then(|| start_kafka(&lab)).transpose()?;
     let lake = kafka.as_ref().filter(|_| downstream == Downstream::Lake);
     let lake = lake.map(|kafka| lake::start(&lab.server, kafka)).transpose()?;
-    let binary = workspace.target.join("trial/tap53");
+    let binary = workspace.target.join("debug/tap53");
     let sink = kafka.as_ref().map(|kafka| kafka_sink(kafka, lake.as_ref()));
     let mut agent = start_agent(&lab, results, &binary, sink.as_deref())?;
     entry("tap53", &hooks(&agent)?);
