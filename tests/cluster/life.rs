@@ -190,7 +190,9 @@ fn missed_during(stage: &Stage<'_>, name: &str, arguments: &[&str]) -> Result<us
     let of_node = records.iter().filter(|record| record["node"] == "node-2");
     let recorded: HashSet<&str> = of_node.filter_map(|record| record["qname"].as_str()).collect();
     let names = stream.names();
-    Ok(names.iter().filter(|name| !recorded.contains(name.as_str())).count())
+    let missed = names.iter().filter(|name| !recorded.contains(name.as_str())).count();
+    println!("{name}: {missed} of {STREAM} exchanges without a record");
+    Ok(missed)
 }
 
 fn wait_for_rollout(stage: &Stage<'_>) -> Result<()> {
