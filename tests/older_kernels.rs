@@ -242,9 +242,10 @@ fn arm64_takes_the_programs_of_the_capture_crate() -> Result<()> {
         let attached = format!("attached ingress={ingress} egress=tcx");
         let begin = lines.iter().position(|line| *line == attached).context(console.clone())?;
         for packet in [format!("packet ingress 6 {query}"), format!("packet egress 6 {response}")] {
-            let at_hook =
+            let mut at_hook =
                 lines[begin..].iter().skip(1).take_while(|line| !line.contains("attached"));
-            assert_eq!(at_hook.filter(|line| **line == packet).count(), 1, "{packet}\n{console}");
+            // A slow guest may send a segment again.
+            assert!(at_hook.any(|line| **line == packet), "{packet}\n{console}");
         }
     }
     Ok(())

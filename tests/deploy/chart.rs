@@ -430,3 +430,18 @@ fn without_a_control_socket_liveness_is_probed_by_http() -> Result<()> {
     );
     Ok(())
 }
+
+#[test]
+fn chart_and_dockerfile_have_the_version_of_the_agent() -> Result<()> {
+    let version = env!("CARGO_PKG_VERSION");
+    let directory = kube::chart();
+    let text = fs::read_to_string(directory.join("Chart.yaml"))?;
+    for line in [format!("version: {version}"), format!("appVersion: \"{version}\"")] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in Chart.yaml");
+    }
+    let deploy = directory.ancestors().nth(2).context("the chart is below deploy")?;
+    let dockerfile = fs::read_to_string(deploy.join("Dockerfile"))?;
+    let line = format!("ARG VERSION={version}");
+    assert!(dockerfile.lines().any(|found| found == line), "{line} is not in deploy/Dockerfile");
+    Ok(())
+}

@@ -15,10 +15,10 @@ for hook in $(cat /hooks); do
     : >$log
     /bin/ip netns exec server tap53 run --config /tmp/tap53.yaml -i s0 --hook $hook --json >$records 2>$log &
     agent=$!
-    wait_for $log ready $agent
+    wait_for $log ready $agent 240
     exchange $container
     # The record is written when query and response are matched.
-    wait_for $records qname $agent
+    wait_for $records qname $agent 10
     kill -TERM $agent
     wait $agent
     echo "tap53-test status $?"

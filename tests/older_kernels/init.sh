@@ -26,9 +26,9 @@ for module in veth sch_ingress cls_bpf; do insmod /modules/$module.ko || echo "n
 /bin/ip -n server link set s0 up
 /bin/ip -n server link set lo up
 
-# Returns when the file $1 has the text $2, or the process $3 has ended.
+# Returns when the file $1 has the text $2, the process $3 has ended, or some $4 seconds are over.
 wait_for() {
-    for attempt in $(seq 600); do
+    for attempt in $(seq $((10 * $4))); do
         grep -q "$2" "$1" && return
         kill -0 "$3" 2>/dev/null || return
         usleep 100000

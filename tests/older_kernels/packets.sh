@@ -5,9 +5,9 @@ for hook in $(cat /hooks); do
     : >$packets
     /bin/ip netns exec server packets s0 $hook >$packets 2>&1 &
     program=$!
-    wait_for $packets attached $program
+    wait_for $packets attached $program 240
     exchange /cgroups
-    wait_for $packets "egress 6 $(cat /answered)" $program
+    wait_for $packets "egress 6 $(cat /answered)" $program 10
     kill -TERM $program
     wait $program
     sed 's/^/tap53-test packets /' $packets

@@ -152,16 +152,20 @@ impl State {
     }
 }
 
-fn build(workspace: &Workspace) -> Result<()> {
+fn prepare(workspace: &Workspace) -> Result<()> {
     setup::install_missing(workspace, Purpose::Test)?;
-    cluster::prepare()?;
+    cluster::prepare()
+}
+
+fn build_agent(workspace: &Workspace) -> Result<()> {
     build_ebpf::run(workspace)?;
     run_command(workspace.cargo().args(["build", "--quiet", "--package", "tap53"]))
 }
 
 fn run_tests(workspace: &Workspace) -> Result<()> {
     let runner = test::runner(workspace)?;
-    build(workspace)?;
+    prepare(workspace)?;
+    build_agent(workspace)?;
     run_command(
         workspace
             .cargo()
@@ -174,8 +178,10 @@ fn run_tests(workspace: &Workspace) -> Result<()> {
 fn up(workspace: &Workspace, options: &Options) -> Result<()> {
     let state = State::of(workspace);
     ensure!(state.holder().is_none(), "a cluster runs already: `cargo xtask cluster down` first");
-    options.release()?;
-    build(workspace)?;
+    prepare(workspace)?;
+    if options.release()?.is_none() {
+        build_agent(workspace)?;
+    }
     fs::create_dir_all(&state.directory)?;
     // A password is asked for here, where there is a terminal.
     run_command(as_root("the cluster")?.arg("true"))?;

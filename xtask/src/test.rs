@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::Command, time::Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
 use serde_json::Value;
 
@@ -182,7 +182,9 @@ fn names_of_test_programs(workspace: &Workspace) -> Result<Vec<String>> {
     let packages = metadata["packages"].as_array().context("cargo metadata has no packages")?;
     let targets = packages.iter().filter_map(|package| package["targets"].as_array()).flatten();
     let tests = targets.filter(|target| target["kind"][0] == "test");
-    Ok(tests.filter_map(|test| test["name"].as_str().map(str::to_owned)).collect())
+    let names: Vec<_> = tests.filter_map(|test| test["name"].as_str().map(str::to_owned)).collect();
+    ensure!(!names.is_empty(), "cargo metadata names no test programs");
+    Ok(names)
 }
 
 fn cargo_with_seed(workspace: &Workspace) -> Command {

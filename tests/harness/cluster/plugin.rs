@@ -49,7 +49,8 @@ impl<'c> Plugin<'c> {
         let status = run(&mut self.command(&["status"]))?;
         for node in self.cluster.nodes() {
             let line = status.lines().find(|line| line.starts_with(&node.name));
-            ensure!(line.is_some_and(|line| line.contains("ready")), "{status}");
+            let state = line.and_then(|line| line.split_whitespace().nth(1));
+            ensure!(state == Some("ready"), "{status}");
         }
         let tail = Process::spawn("kubectl", self.command(&["tail"]))?;
         tail.stdout().wait_for_line("TIME", 0, DEADLINE)?;

@@ -4,12 +4,11 @@ use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
+use tap53_harness::cluster::IMAGE;
 
 use super::{Release, tree::Tree};
 use crate::workspace::{Workspace, as_root, output, program, run};
 
-/// The image's name in the chart: nodes that import the archive need no other value.
-const NAME: &str = "ghcr.io/tap53/tap53";
 /// Labels that registries and scanners show.
 const SOURCE: &str = "https://github.com/tap53/tap53";
 
@@ -55,12 +54,12 @@ pub(super) fn write(workspace: &Workspace, release: &Release, tree: &Tree) -> Re
     run(config.arg(&container))?;
     // Into a directory: the times of buildah's own archive are those of the moment.
     let layout = scratch.path().join("layout");
-    let name = format!("{NAME}:{}", release.version);
-    let target = format!("oci:{}:{name}", layout.display());
+    // The chart's default: nodes that import the archive need no other value.
+    let target = format!("oci:{}:{IMAGE}", layout.display());
     run(buildah()?
         .args(["commit", "--quiet", "--format", "oci", "--rm", "--disable-compression=false"])
         .args(["--timestamp", &release.epoch.to_string(), &container, &target]))?;
-    name_for_containerd(&layout, &name)?;
+    name_for_containerd(&layout)?;
     run(release.tar(&release.file(tree.architecture(), "oci.tar"), &layout).args([
         "blobs",
         "index.json",
@@ -76,9 +75,11 @@ pub(super) fn write(workspace: &Workspace, release: &Release, tree: &Tree) -> Re
 
 /// Adds the annotation by which containerd and Docker name the image that they load. Others read the one
 /// that buildah has written.
-fn name_for_containerd(layout: &Path, name: &str) -> Result<()> {
+fn name_for_containerd(layout: &Path) -> Result<()> {
     let path = layout.join("index.json");
     let mut index: Value = serde_json::from_slice(&fs::read(&path)?)?;
-    index["manifests"][0]["annotations"]["io.containerd.image.name"] = name.into();
+    let annotations = index.pointer_mut("/manifests/0/annotations").and_then(Value::as_object_mut);
+    let annotations = annotations.with_context(|| format!("{} names no image", path.display()))?;
+    annotations.insert("io.containerd.image.name".to_owned(), IMAGE.into());
     fs::write(&path, index.to_string()).with_context(|| format!("write {}", path.display()))
 }

@@ -124,7 +124,7 @@ impl AddressText {
 
 /// Writes an address as an Avro string. Its text and the length fit a block of constant size.
 #[inline(always)]
-pub(super) fn push_ipv4<R: Buffer + ?Sized>(address: Ipv4Addr, out: &mut Binary<'_, R>) {
+pub(super) fn push_ipv4_string<R: Buffer + ?Sized>(address: Ipv4Addr, out: &mut Binary<'_, R>) {
     let (text, length) = dotted(address.octets());
     // The text has at most fifteen bytes: the length takes the place of the last one, which is zero.
     let block = (u128::from_le_bytes(text) << 8) | (2 * length as u128);

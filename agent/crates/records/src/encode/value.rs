@@ -10,7 +10,7 @@ use tap53_transactions::{
 };
 
 use super::{
-    address::{AddressText, push_ipv4},
+    address::{AddressText, push_ipv4_string},
     binary::{Binary, Buffer},
     fields::{Fields, Value},
     flat::{Hex, Millis, companion},
@@ -168,7 +168,7 @@ impl Value for Address {
     #[inline(always)]
     fn push<R: Buffer + ?Sized>(&self, out: &mut Binary<'_, R>) {
         match self {
-            Self::V4(address) => push_ipv4(*address, out),
+            Self::V4(address) => push_ipv4_string(*address, out),
             Self::Text(text) => out.bytes(text.as_bytes()),
         }
     }
